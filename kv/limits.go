@@ -148,6 +148,15 @@ func checkPut(op *Op) error {
 	return nil
 }
 
+// CheckWatch tells what is wrong with w, if anything. A negative Start is left
+// to the store, which answers it as a compacted revision.
+func (l Limits) CheckWatch(w *WatchRequest) error {
+	if w.Progress < 0 {
+		return Errorf(InvalidArgument, "progress interval %v is negative; 0 means never", w.Progress)
+	}
+	return l.checkKeys(w.Key, w.End)
+}
+
 // CheckGrant tells what is wrong with g, if anything.
 func (l Limits) CheckGrant(g *Grant) error {
 	switch {

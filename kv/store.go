@@ -43,8 +43,10 @@ type Watcher interface {
 	// whole and once, until ctx ends, the consumer stops or an error is
 	// yielded, which is the last thing yielded.
 	//
-	// The first batch is empty: its Revision says that every later change
-	// will be seen. Further empty batches are progress marks.
+	// The first batch is empty: every later change than its Revision will be
+	// seen. That is the store's revision, or, for a start before it, the one
+	// before w.Start. Further empty batches are progress marks. No mark is
+	// ahead of the store's revision, also when w.Start is.
 	Watch(ctx context.Context, w WatchRequest) iter.Seq2[WatchBatch, error]
 }
 
@@ -56,10 +58,12 @@ type Leaser interface {
 	// KeepAlive sets the lease's deadline to a full TTL from now. It returns
 	// [ErrLeaseNotFound] when the lease has expired or never was.
 	KeepAlive(ctx context.Context, id LeaseID) (LeaseResult, error)
-	// Revoke ends the lease and deletes its keys at one revision.
+	// Revoke ends the lease and deletes its keys, in key order at one
+	// revision. It returns [ErrLeaseNotFound] when there is no such lease.
 	Revoke(ctx context.Context, id LeaseID) (Header, error)
 	// TimeToLive tells what is left of a lease and, when keys is set, which
-	// keys are attached to it, in order. It is a linearizable read.
+	// keys are attached to it, in order. It returns [ErrLeaseNotFound] when
+	// there is no such lease. It is a linearizable read.
 	TimeToLive(ctx context.Context, id LeaseID, keys bool) (LeaseResult, error)
 	// Leases lists the leases that have not expired, by id. It is a
 	// linearizable read.
@@ -98,8 +102,10 @@ type WatchRequest struct {
 	// Key and End select keys as in [Range].
 	Key, End []byte
 	// Start is the first revision wanted; 0 means what comes after now. A
-	// revision in the future is waited for; one that is compacted ends the
-	// watch with a [CompactedError].
+	// revision in the future is waited for; one below the compacted revision
+	// ends the watch with a [CompactedError]. So does a compaction that
+	// overtakes changes in the range that were not yielded yet; where nothing
+	// changed in the range, the watch goes on.
 	Start Revision
 	// PrevKV asks for the key as it stood before each change.
 	PrevKV bool
@@ -113,8 +119,9 @@ type WatchRequest struct {
 	ProgressRequests <-chan struct{}
 }
 
-// WatchBatch holds the changes of one revision in the watched range, in key
-// order of the transaction that made them. Without events it is a progress mark:
+// WatchBatch holds the changes of one revision in the watched range, in the
+// order in which the transaction made them; what one operation, lease or expiry
+// deletes stands in key order. Without events it is a progress mark:
 // everything up to and including Revision was yielded.
 type WatchBatch struct {
 	Revision Revision
@@ -145,6 +152,7 @@ type Event struct {
 	// only.
 	KV KeyValue
 	// Prev is the key before the change, where it was asked for, existed and
-	// is not compacted; else nil.
+	// can still be read (the revision before the change is not compacted);
+	// else nil.
 	Prev *KeyValue
 }

@@ -60,7 +60,8 @@ const (
 )
 
 // Compare is one condition of a transaction. With End, every key in the range
-// must satisfy it; an empty range does.
+// must satisfy it; a range without keys compares as a key that does not exist
+// (as in etcd, server/etcdserver/txn/txn.go, applyCompare).
 type Compare struct {
 	Key, End []byte
 	Target   CompareTarget
@@ -119,7 +120,10 @@ type OpResult struct {
 	Deleted int64
 	// Prev holds what was replaced, where it was asked for.
 	Prev []KeyValue
-	// Range answers an OpRange, Txn an OpTxn.
+	// Range answers an OpRange, Txn an OpTxn. The revision in the header of a
+	// range is the one it saw: with the transaction's own changes before it,
+	// the revision of the transaction. A nested transaction has the header of
+	// the outermost one.
 	Range *RangeResult
 	Txn   *TxnResult
 }
