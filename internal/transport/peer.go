@@ -1,0 +1,405 @@
+package transport
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	firstRetry = 50 * time.Millisecond
+	lastRetry  = time.Second
+	// dialTimeout bounds making a connection. It is short because a lost SYN
+	// is sent again only after 1, 3, 7 s (RFC 6298): a new attempt finds a
+	// healed network sooner.
+	dialTimeout = time.Second
+)
+
+var (
+	errNotConnected = errors.New("transport: peer is not connected")
+	errNoAddress    = errors.New("transport: no address of the peer is known")
+	errRestarted    = errors.New("transport: the peer has started anew")
+	errUnexpected   = errors.New("transport: unexpected frame")
+)
+
+// peer keeps one member connected.
+type peer struct {
+	// Set by newPeer, then read only.
+	t      *Transport
+	id     uint64
+	ctx    context.Context // ends with RemovePeer or Run
+	cancel context.CancelFunc
+	kick   chan struct{} // try to connect now
+
+	// Read by anyone.
+	addrs   atomic.Pointer[[]string]
+	link    atomic.Pointer[outLink] // nil when not connected
+	rtt     atomic.Int64
+	dropped atomic.Uint64
+
+	mu    sync.Mutex // held while the handler is told
+	live  bool       // connected, either way, since the last PeerDown
+	probe time.Duration
+	err   error // of the last attempt to connect
+}
+
+func newPeer(t *Transport, id uint64, addrs []string) *peer {
+	p := &peer{t: t, id: id, kick: make(chan struct{}, 1)}
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	p.addrs.Store(&addrs)
+	return p
+}
+
+func (p *peer) wake() {
+	select {
+	case p.kick <- struct{}{}:
+	default:
+	}
+}
+
+func (p *peer) status() PeerStatus {
+	s := PeerStatus{ID: p.id, RoundTrip: time.Duration(p.rtt.Load()), Dropped: p.dropped.Load()}
+	if l := p.link.Load(); l != nil {
+		s.Connected = true
+		for ch, b := range l.boxes {
+			s.Queued[ch] = b.queued()
+		}
+	}
+	p.mu.Lock()
+	s.Err = p.err
+	p.mu.Unlock()
+	return s
+}
+
+// run connects, and connects again, until the peer is removed or Run ends.
+func (p *peer) run() {
+	var wait time.Duration
+	for attempt := 0; p.ctx.Err() == nil; attempt++ {
+		l, err := p.connect(attempt)
+		p.note(err)
+		if err == nil {
+			began := p.t.now()
+			l.serve()
+			if p.t.now()-began >= lastRetry {
+				wait = 0 // it was a good link: the first retry is at once
+				continue
+			}
+		}
+		wait = p.pause(wait)
+	}
+}
+
+// pause waits before the next attempt and returns how long the one after it
+// should wait at least. A kick ends it.
+func (p *peer) pause(wait time.Duration) time.Duration {
+	if wait == 0 {
+		wait = firstRetry
+	}
+	timer := time.NewTimer(wait/2 + rand.N(wait))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return min(2*wait, lastRetry)
+	case <-p.kick:
+		return 0
+	case <-p.ctx.Done():
+		return 0
+	}
+}
+
+// note keeps the outcome of an attempt and logs it when it is a new one.
+func (p *peer) note(err error) {
+	if p.ctx.Err() != nil {
+		return
+	}
+	p.mu.Lock()
+	old := p.err
+	p.err = err
+	p.mu.Unlock()
+	if err != nil && (old == nil || old.Error() != err.Error()) {
+		p.t.cfg.Logger.Warn("peer cannot be reached", "peer", fmt.Sprintf("%x", p.id), "error", err)
+	}
+}
+
+// connect makes a link to one of the peer's addresses.
+func (p *peer) connect(attempt int) (*outLink, error) {
+	addrs := *p.addrs.Load()
+	if len(addrs) == 0 {
+		return nil, errNoAddress
+	}
+	if p.t.cluster.Load() == 0 {
+		return nil, errNoCluster
+	}
+	l := &outLink{p: p, dead: make(chan struct{})}
+	h := p.t.hello(p.id)
+	h.link = p.t.links.Add(1)
+	ctx, cancel := context.WithTimeout(p.ctx, p.t.cfg.HandshakeTimeout)
+	defer cancel()
+	var wg sync.WaitGroup
+	var welcomes [channels]welcome
+	var errs [channels]error
+	for ch := range channels {
+		l.boxes[ch] = newOutbox(p.t.cfg.queueBytes(Channel(ch)))
+		wg.Go(func() {
+			h := h
+			h.purpose = uint8(ch)
+			l.conns[ch], welcomes[ch], errs[ch] = p.t.dial(ctx, addrs[attempt%len(addrs)], h)
+			if errs[ch] != nil {
+				cancel() // all or none
+			}
+		})
+	}
+	wg.Wait()
+	if err := firstCause(errs[:]); err != nil {
+		for _, conn := range l.conns {
+			if conn != nil {
+				conn.Close()
+			}
+		}
+		return nil, err
+	}
+	l.incarnation = welcomes[Control].incarnation
+	return l, nil
+}
+
+// firstCause returns the error that ended the others.
+func firstCause(errs []error) (first error) {
+	for _, err := range errs {
+		if err != nil && (first == nil || errors.Is(first, context.Canceled)) {
+			first = err
+		}
+	}
+	return first
+}
+
+func (t *Transport) hello(to uint64) hello {
+	return hello{cluster: t.cluster.Load(), from: t.cfg.ID, to: to, incarnation: t.incarnation}
+}
+
+// dial makes a connection and greets. ctx bounds it, and dialTimeout the first
+// part.
+func (t *Transport) dial(ctx context.Context, addr string, h hello) (_ net.Conn, w welcome, err error) {
+	dctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	conn, err := t.cfg.Dial(dctx, addr)
+	if err != nil {
+		return nil, w, err
+	}
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer func() {
+		if !stop() && err == nil {
+			err = ctx.Err()
+		}
+		if err != nil {
+			conn.Close()
+		}
+	}()
+	if _, err := conn.Write(h.encode()); err != nil {
+		return nil, w, ended(ctx, err)
+	}
+	w, err = readWelcome(conn)
+	if err != nil {
+		return nil, w, fmt.Errorf("greet %s: %w", addr, ended(ctx, err))
+	}
+	return conn, w, judgeWelcome(addr, h, w)
+}
+
+// ended replaces the error of a connection that was closed because ctx ended.
+func ended(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// up tells that a link stands. The link is already usable.
+func (p *peer) up(l *outLink) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.link.Load() != l {
+		return // lost again meanwhile
+	}
+	p.live = true
+	p.t.cfg.Handler.PeerUp(p.id)
+}
+
+// down tells that a connection was lost, unless that was told already. A loss
+// of a link to us that belongs to an earlier life of the peer than the link
+// from us is no news.
+func (p *peer) down(incarnation uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	l := p.link.Load()
+	if !p.live || p.ctx.Err() != nil || l != nil && l.incarnation != incarnation {
+		return
+	}
+	p.live = false
+	p.t.cfg.Handler.PeerDown(p.id)
+	if l != nil { // lost one way only: a ping finds out whether the other stands
+		p.probe = p.t.now()
+		l.ping()
+	}
+}
+
+// inboundUp notes a new link from the peer.
+func (p *peer) inboundUp(incarnation uint64) {
+	if l := p.link.Load(); l != nil && l.incarnation != incarnation {
+		l.fail(errRestarted)
+	}
+	p.mu.Lock()
+	p.live = true
+	p.mu.Unlock()
+	p.wake()
+}
+
+// pong takes the answer to a ping.
+func (p *peer) pong(l *outLink, sent time.Duration) {
+	rtt := p.t.now() - sent
+	if rtt < 0 {
+		return
+	}
+	p.rtt.Store(int64(rtt))
+	if tell := p.t.cfg.RoundTrip; tell != nil {
+		tell(p.id, rtt)
+	}
+	p.mu.Lock()
+	again := !p.live && sent >= p.probe
+	p.mu.Unlock()
+	if again {
+		p.up(l)
+	}
+}
+
+// outLink is the three connections on which messages go to a peer.
+type outLink struct {
+	p           *peer
+	incarnation uint64 // of the peer
+	conns       [channels]net.Conn
+	boxes       [channels]*outbox
+
+	once sync.Once
+	dead chan struct{} // closed by fail
+}
+
+// serve makes the link usable and returns when it is lost and all has ended.
+func (l *outLink) serve() {
+	p := l.p
+	p.link.Store(l)
+	stop := context.AfterFunc(p.ctx, func() { l.fail(context.Canceled) })
+	defer stop()
+	p.t.cfg.Logger.Info("peer connected", "peer", fmt.Sprintf("%x", p.id))
+	p.up(l)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for ch, conn := range l.conns {
+		wg.Go(func() {
+			if err := l.boxes[ch].writeTo(conn); err != nil {
+				l.fail(err)
+			}
+		})
+		wg.Go(func() {
+			if Channel(ch) == Control {
+				l.fail(l.readPongs(conn))
+			} else {
+				l.fail(readNothing(conn))
+			}
+		})
+	}
+	tick := time.NewTicker(max(p.t.cfg.PeerTimeout/6, time.Millisecond))
+	defer tick.Stop()
+	l.ping()
+	for {
+		select {
+		case <-tick.C:
+			l.ping()
+		case <-l.dead:
+			return
+		}
+	}
+}
+
+// fail ends the link, and tells at once.
+func (l *outLink) fail(err error) {
+	l.once.Do(func() {
+		p := l.p
+		p.link.CompareAndSwap(l, nil)
+		p.down(l.incarnation)
+		for ch := range channels {
+			l.conns[ch].Close()
+			l.boxes[ch].close()
+		}
+		if p.ctx.Err() == nil {
+			p.t.cfg.Logger.Info("peer connection lost", "peer", fmt.Sprintf("%x", p.id), "error", err)
+		}
+		close(l.dead)
+	})
+}
+
+func (l *outLink) ping() {
+	var b [8]byte
+	binary.LittleEndian.PutUint64(b[:], uint64(l.p.t.now()))
+	l.boxes[Control].put(kindPing, b[:])
+}
+
+// readPongs reads the answers to pings until the peer is silent for too long.
+func (l *outLink) readPongs(conn net.Conn) error {
+	r := frameReader{r: newPatient(conn, l.p.t.cfg.PeerTimeout), max: 8, reuse: true}
+	for {
+		k, b, err := r.next()
+		switch {
+		case err != nil:
+			return err
+		case k != kindPong || len(b) != 8:
+			return errUnexpected
+		}
+		l.p.pong(l, time.Duration(binary.LittleEndian.Uint64(b)))
+	}
+}
+
+// readNothing returns when a connection that only we send on is closed.
+func readNothing(conn net.Conn) error {
+	var b [1]byte
+	if _, err := io.ReadFull(conn, b[:]); err != nil {
+		return err
+	}
+	return errUnexpected
+}
+
+// patient is a connection whose reads and writes fail when nothing moves for a
+// while. Deadlines are set again only after an eighth of it, as that costs.
+type patient struct {
+	net.Conn
+	timeout      time.Duration
+	read, writen time.Time // when the deadlines were set
+}
+
+func newPatient(conn net.Conn, timeout time.Duration) *patient {
+	return &patient{Conn: conn, timeout: timeout}
+}
+
+func (c *patient) Read(b []byte) (int, error) {
+	if now := time.Now(); now.Sub(c.read) > c.timeout/8 {
+		c.read = now
+		if err := c.SetReadDeadline(now.Add(c.timeout)); err != nil {
+			return 0, err
+		}
+	}
+	return c.Conn.Read(b)
+}
+
+func (c *patient) Write(b []byte) (int, error) {
+	if now := time.Now(); now.Sub(c.writen) > c.timeout/8 {
+		c.writen = now
+		if err := c.SetWriteDeadline(now.Add(c.timeout)); err != nil {
+			return 0, err
+		}
+	}
+	return c.Conn.Write(b)
+}
