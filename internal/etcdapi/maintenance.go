@@ -1,0 +1,131 @@
+package etcdapi
+
+import (
+	"context"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/concord-kv/concord/kv"
+)
+
+// RevisionHash is the hash of the keys at a revision.
+type RevisionHash struct {
+	Hash uint32
+	// Revision is the one hashed; Compacted the last compaction's at that time.
+	Revision, Compacted kv.Revision
+}
+
+// RevisionHasher is what a [kv.Cluster] may offer besides, for HashKV. Without
+// it HashKV is unimplemented.
+type RevisionHasher interface {
+	// HashRevision hashes the keys at rev, or at the latest when it is 0. At
+	// one revision all members answer alike.
+	HashRevision(ctx context.Context, rev kv.Revision) (RevisionHash, error)
+}
+
+// maintenanceServer is the service etcdserverpb.Maintenance. What it does not
+// have is unimplemented: Snapshot and Downgrade.
+type maintenanceServer struct {
+	*API
+	pb.UnimplementedMaintenanceServer
+}
+
+// Status tells what this member knows of itself.
+func (s *maintenanceServer) Status(_ context.Context, r *pb.StatusRequest) (*pb.StatusResponse, error) {
+	x, err := extensionsOf(r)
+	if err != nil {
+		return nil, err
+	}
+	st := s.cluster.Status()
+	resp := &pb.StatusResponse{
+		Header:           s.header(kv.Header{Revision: st.Revision, Time: st.Time}, x),
+		Version:          Version,
+		StorageVersion:   Version[:len(Version)-1] + "0",
+		Leader:           uint64(st.Leader),
+		RaftIndex:        uint64(st.Committed),
+		RaftAppliedIndex: uint64(st.Applied),
+		RaftTerm:         uint64(st.Term),
+		DbSize:           st.MemoryBytes,
+		DbSizeInUse:      st.LiveBytes,
+		DbSizeQuota:      s.opts.Quota,
+		IsLearner:        st.Role == kv.LearnerRole,
+		DowngradeInfo:    &pb.DowngradeInfo{},
+	}
+	if st.Leader == 0 {
+		resp.Errors = append(resp.Errors, "etcdserver: no leader") // etcd's text
+	}
+	if x.wanted {
+		setUnknown(resp, statusFields(&st))
+	}
+	return resp, nil
+}
+
+func statusFields(st *kv.Status) []byte {
+	b := protowire.AppendTag(nil, fieldStatusVersion, protowire.BytesType)
+	b = protowire.AppendString(b, st.Version)
+	b = appendVarint(b, fieldStatusRole, uint64(st.Role))
+	b = appendVarint(b, fieldStatusCompact, uint64(st.CompactRevision))
+	b = appendVarint(b, fieldStatusHash, st.Hash)
+	return appendVarint(b, fieldStatusKeys, uint64(st.Keys))
+}
+
+// Alarm lists alarms: there are none. Concord raises none that a client could
+// set, so setting one is not possible; disarming one that is not set is nothing,
+// as in etcd.
+func (s *maintenanceServer) Alarm(_ context.Context, r *pb.AlarmRequest) (*pb.AlarmResponse, error) {
+	if r.Action == pb.AlarmRequest_ACTIVATE {
+		return nil, rpctypes.ErrGRPCNotCapable
+	}
+	return &pb.AlarmResponse{Header: s.header(s.now(), extensions{})}, nil
+}
+
+// Defragment does nothing, at once: there is nothing to defragment.
+func (s *maintenanceServer) Defragment(context.Context, *pb.DefragmentRequest) (*pb.DefragmentResponse, error) {
+	return &pb.DefragmentResponse{}, nil
+}
+
+// Hash folds the running state hash, which is equal on all members at one
+// applied index.
+func (s *maintenanceServer) Hash(context.Context, *pb.HashRequest) (*pb.HashResponse, error) {
+	st := s.cluster.Status()
+	h := kv.Header{Revision: st.Revision, Time: st.Time}
+	return &pb.HashResponse{Header: s.header(h, extensions{}), Hash: uint32(st.Hash ^ st.Hash>>32)}, nil
+}
+
+// HashKV hashes the keys at a revision.
+func (s *maintenanceServer) HashKV(ctx context.Context, r *pb.HashKVRequest) (*pb.HashKVResponse, error) {
+	hasher, ok := s.cluster.(RevisionHasher)
+	if !ok {
+		return nil, errNoHash
+	}
+	h, err := hasher.HashRevision(ctx, kv.Revision(max(r.Revision, 0)))
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	return &pb.HashKVResponse{
+		Header: s.header(s.now(), extensions{}), Hash: h.Hash,
+		HashRevision: int64(h.Revision), CompactRevision: int64(h.Compacted),
+	}, nil
+}
+
+// MoveLeader hands leadership over; only the leader does it.
+func (s *maintenanceServer) MoveLeader(ctx context.Context, r *pb.MoveLeaderRequest) (*pb.MoveLeaderResponse, error) {
+	if s.cluster.Status().Role != kv.LeaderRole {
+		return nil, rpctypes.ErrGRPCNotLeader
+	}
+	members, err := s.cluster.Members(ctx)
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	for i := range members {
+		if m := &members[i]; uint64(m.ID) == r.TargetID && !m.Learner {
+			if err := s.cluster.MoveLeader(ctx, m.ID); err != nil {
+				return nil, toStatus(err)
+			}
+			return &pb.MoveLeaderResponse{}, nil
+		}
+	}
+	return nil, rpctypes.ErrGRPCBadLeaderTransferee
+}
