@@ -1,6 +1,11 @@
 package replica
 
-import "go.etcd.io/raft/v3/raftpb"
+import (
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/concord-kv/concord/internal/transport"
+	"github.com/concord-kv/concord/internal/wal"
+)
 
 // InputKind says what an [Input] is.
 type InputKind uint8
@@ -32,6 +37,8 @@ const (
 	InputPeerUp
 	// InputPeerDown: the connection to Peer broke.
 	InputPeerDown
+	// InputTakeSnapshot: a snapshot is wanted whether due or not.
+	InputTakeSnapshot
 	// InputUnreachable: a message to Peer was dropped.
 	InputUnreachable
 	// InputSnapshotCreated: Snapshot was taken here and is durable and
@@ -79,9 +86,6 @@ type Output struct {
 	Answers []Answer
 	// Snapshots to send, each answered by InputSnapshotSent, whatever happens.
 	Snapshots []SnapshotSend
-	// TakeSnapshot asks for a snapshot after the tasks given so far, answered
-	// by InputSnapshotCreated.
-	TakeSnapshot bool
 	// TruncateBefore, when not 0, allows the log to drop what is below it. All
 	// earlier writes are durable by then.
 	TruncateBefore uint64
@@ -93,22 +97,21 @@ type Output struct {
 
 // Empty reports whether there is nothing to do. It does not look at State.
 func (o *Output) Empty() bool {
-	return len(o.Messages)|len(o.Writes)|len(o.Tasks)|len(o.Answers)|len(o.Snapshots)|len(o.Rejected) == 0 &&
-		!o.TakeSnapshot && o.TruncateBefore == 0
+	return len(o.Messages)|len(o.Writes)|len(o.Tasks)|len(o.Answers)|len(o.Snapshots)|len(o.Rejected) == 0 && o.TruncateBefore == 0
 }
 
-// Channel separates messages that must not wait for each other. The values are
-// those of the transport.
-type Channel uint8
-
-// The channels.
-const (
-	// Control carries votes, heartbeats and read indexes.
-	Control Channel = iota
-	// Append carries entries, their acknowledgements and forwarded groups.
-	Append
-	// Bulk carries snapshots.
-	Bulk
+// The vocabulary of disk and network is theirs.
+type (
+	// Channel separates messages that must not wait for each other.
+	Channel = transport.Channel
+	// Entry is an entry of the log as the disk sees it.
+	Entry = wal.Entry
+	// HardState is what a member must not forget.
+	HardState = wal.State
+	// Mark says that a snapshot covers the log up to its index.
+	Mark = wal.Mark
+	// Batch is written to the log whole or not at all.
+	Batch = wal.Batch
 )
 
 // Message goes to one peer.
@@ -118,56 +121,37 @@ type Message struct {
 	Payload []byte
 }
 
-// Entry is an entry of the log as the disk sees it.
-type Entry struct {
-	Index, Term uint64
-	Type        uint8
-	Data        []byte
-}
-
-// HardState is what a member must not forget. The zero value in a [Batch] means
-// that it did not change.
-type HardState struct{ Term, Vote, Commit uint64 }
-
-// Mark says that a snapshot covers the log up to Index.
-type Mark struct{ Index, Term uint64 }
-
-// Batch is written to the log whole or not at all. Entries replace what the log
-// has from their first index on. A Mark of 0 means none; with Reset all entries
-// are dropped and the log continues after Mark.
-type Batch struct {
-	Entries []Entry
-	State   HardState
-	Mark    Mark
-	Reset   bool
-}
-
 // Write is a batch to make durable. Seq counts writes from 1.
 type Write struct {
 	Seq   uint64
 	Batch Batch
 }
 
-// Task is work for the state machine: first, if Snapshot.Index is not 0, to
-// become that snapshot, which is on this member's disk; then to apply Entries.
+// Task is work for the state machine. Exactly one of Install, Entries and Take
+// is set.
 type Task struct {
-	Snapshot SnapshotInfo
-	Entries  []*raftpb.Entry
-	// ConfState is the configuration before Entries; a snapshot taken between
-	// this task and the next has it, unless Entries end in a configuration
-	// change that was accepted: then only the next task knows it.
-	ConfState *raftpb.ConfState
-	// Refused says that the last entry is a configuration change that the
-	// configuration does not allow.
+	// Install, when its Index is not 0, is a snapshot on this member's disk
+	// that the machine is to become.
+	Install SnapshotInfo
+	// Entries to apply. A configuration change is always the last one, and no
+	// other task is given before this one is answered.
+	Entries []*raftpb.Entry
+	// Refused says that the last entry is a change that the configuration does
+	// not allow.
 	Refused bool
+	// Take asks for a snapshot of the state as it is now, with the
+	// configuration in it. InputApplied answers the task, and later
+	// InputSnapshotCreated.
+	Take *raftpb.ConfState
 }
 
 // Applied tells how a [Task] went.
 type Applied struct {
 	// Index is that of the last entry, or of the snapshot.
 	Index uint64
-	// Groups are the sequences of this member's groups among the entries.
-	Groups []uint64
+	// Groups are the sequences of this member's groups among the entries, and
+	// Changes the IDs of its configuration changes.
+	Groups, Changes []uint64
 	// Changed says that the last entry is a configuration change that the
 	// state machine accepted.
 	Changed bool

@@ -4,6 +4,8 @@ import (
 	"context"
 	"io"
 	"time"
+
+	"github.com/concord-kv/concord/internal/snap"
 )
 
 // Machine is the replicated state machine. One goroutine calls it.
@@ -70,18 +72,9 @@ type Snapshots interface {
 	Retain(n int) error
 }
 
-// SnapshotMeta describes a snapshot.
-type SnapshotMeta struct {
-	Index, Term uint64
-	// ConfState is a marshalled raftpb.ConfState.
-	ConfState []byte
-	Cluster   uint64
-	// Time is cluster time in milliseconds.
-	Time int64
-	Hash uint64
-	// Size in bytes of the state; Create sets it.
-	Size int64
-}
+// SnapshotMeta describes a snapshot; its ConfState is a marshalled
+// raftpb.ConfState.
+type SnapshotMeta = snap.Meta
 
 // Transport sends to peers.
 type Transport interface {
