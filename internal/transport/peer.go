@@ -46,6 +46,7 @@ type peer struct {
 
 	mu    sync.Mutex // held while the handler is told
 	live  bool       // connected, either way, since the last PeerDown
+	isUp  bool       // PeerUp was the last that was told
 	probe time.Duration
 	err   error // of the last attempt to connect
 }
@@ -223,10 +224,10 @@ func ended(ctx context.Context, err error) error {
 func (p *peer) up(l *outLink) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.link.Load() != l {
+	if p.link.Load() != l || p.isUp {
 		return // lost again meanwhile
 	}
-	p.live = true
+	p.live, p.isUp = true, true
 	p.t.cfg.Handler.PeerUp(p.id)
 }
 
@@ -240,7 +241,7 @@ func (p *peer) down(incarnation uint64) {
 	if !p.live || p.ctx.Err() != nil || l != nil && l.incarnation != incarnation {
 		return
 	}
-	p.live = false
+	p.live, p.isUp = false, false
 	p.t.cfg.Handler.PeerDown(p.id)
 	if l != nil { // lost one way only: a ping finds out whether the other stands
 		p.probe = p.t.now()
@@ -270,7 +271,7 @@ func (p *peer) pong(l *outLink, sent time.Duration) {
 		tell(p.id, rtt)
 	}
 	p.mu.Lock()
-	again := !p.live && sent >= p.probe
+	again := !p.isUp && sent >= p.probe
 	p.mu.Unlock()
 	if again {
 		p.up(l)
@@ -376,8 +377,8 @@ func readNothing(conn net.Conn) error {
 // while. Deadlines are set again only after an eighth of it, as that costs.
 type patient struct {
 	net.Conn
-	timeout      time.Duration
-	read, writen time.Time // when the deadlines were set
+	timeout       time.Duration
+	read, written time.Time // when the deadlines were set
 }
 
 func newPatient(conn net.Conn, timeout time.Duration) *patient {
@@ -395,11 +396,17 @@ func (c *patient) Read(b []byte) (int, error) {
 }
 
 func (c *patient) Write(b []byte) (int, error) {
-	if now := time.Now(); now.Sub(c.writen) > c.timeout/8 {
-		c.writen = now
-		if err := c.SetWriteDeadline(now.Add(c.timeout)); err != nil {
-			return 0, err
-		}
+	if err := c.armWrite(); err != nil {
+		return 0, err
 	}
 	return c.Conn.Write(b)
+}
+
+func (c *patient) armWrite() error {
+	now := time.Now()
+	if now.Sub(c.written) <= c.timeout/8 {
+		return nil
+	}
+	c.written = now
+	return c.SetWriteDeadline(now.Add(c.timeout))
 }

@@ -2,6 +2,7 @@ package transport
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -139,6 +140,12 @@ func writeFrame(conn net.Conn, k kind, payload []byte) error {
 		return err
 	}
 	bufs := net.Buffers{h[:], payload}
+	if p, ok := conn.(*patient); ok { // net knows only its own types to write all at once
+		if err := p.armWrite(); err != nil {
+			return err
+		}
+		conn = p.Conn
+	}
 	_, err := bufs.WriteTo(conn)
 	return err
 }
@@ -179,6 +186,7 @@ func (t *Transport) serveStream(conn net.Conn, from uint64) error {
 	if err != nil || k != kindHeader {
 		return errors.Join(err, errUnexpected)
 	}
+	header = bytes.Clone(header) // it is the handler's, and the slab is used again
 	in.frames.max, in.frames.reuse = pieceBytes, true
 	out := newPatient(conn, t.cfg.StreamTimeout)
 	stop := signsOfLife(out, t.cfg.StreamTimeout/4)

@@ -62,8 +62,10 @@ type Handler interface {
 	// PeerDown tells, at once, that a connection to or from a peer was lost.
 	// What was queued for it is lost too. It comes once for a loss, however
 	// many connections break; the next PeerUp follows when the peer is
-	// reached again. Losses that Transport causes itself, by RemovePeer or
-	// by ending Run, are not told. PeerUp and PeerDown of one peer are
+	// reached again. Not told are losses that Transport causes itself, by
+	// RemovePeer or the end of Run, and those of a link to us in whose place
+	// the same process of the peer has put another before the loss was seen.
+	// PeerUp and PeerDown of one peer are
 	// called one at a time; they must not block, and must not call SetPeer
 	// or RemovePeer.
 	PeerDown(id uint64)
@@ -227,7 +229,8 @@ func (t *Transport) Run(ctx context.Context) error {
 	return err
 }
 
-// closeAll ends what blocks in the network.
+// closeAll ends what blocks in the network. The links from us come last: a peer
+// that loses them first would find us there still.
 func (t *Transport) closeAll() {
 	t.cfg.Listener.Close()
 	t.mu.Lock()
@@ -235,18 +238,20 @@ func (t *Transport) closeAll() {
 	for conn := range t.conns {
 		conn.Close()
 	}
+	for _, p := range *t.peers.Load() {
+		p.cancel()
+	}
 }
 
 // startPeer is called with mu held.
 func (t *Transport) startPeer(p *peer) {
-	if t.life == nil || t.life.Err() != nil {
-		return
+	switch {
+	case t.life == nil:
+	case t.life.Err() != nil:
+		p.cancel()
+	default:
+		t.running.Go(p.run)
 	}
-	stop := context.AfterFunc(t.life, p.cancel)
-	t.running.Go(func() {
-		defer stop()
-		p.run()
-	})
 }
 
 // SetPeer makes id a peer, reached at the first of addrs that works, or gives a
