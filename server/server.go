@@ -1,0 +1,259 @@
+// Package server serves a [kv.Store] and its [kv.Cluster] to the network: etcd's
+// gRPC API, and over HTTP/1 the version and health of the member, on one port
+// that tells the two apart by the first bytes of a connection.
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+
+	"github.com/concord-kv/concord/internal/etcdapi"
+	"github.com/concord-kv/concord/kv"
+)
+
+// Config configures a Server. Addrs or Listeners are required; other zero
+// fields mean their defaults.
+type Config struct {
+	// Addrs are where to listen: host:port, or unix:// and a path. Port 0
+	// takes a free one; see [Server.Addrs].
+	Addrs []string
+	// Listeners are used besides Addrs. The Server closes them.
+	Listeners []net.Listener
+	// TLS, when not nil, is spoken on every connection. ALPN is set to h2 and
+	// http/1.1.
+	TLS *tls.Config
+	// Logger defaults to none.
+	Logger *slog.Logger
+
+	// Limits bound requests; etcd's own are 128 operations and 1.5 MiB.
+	Limits kv.Limits
+	// InFlightBytes bounds the large requests under way together; default
+	// 512 MiB.
+	InFlightBytes int64
+	// Connections bounds the connections; default 20,000. More are closed at
+	// once.
+	Connections int
+	// Streams bounds the calls and streams of one connection that are under
+	// way; default 16,384.
+	Streams uint32
+	// Handshake is how long a client may take to show its protocol (the TLS
+	// handshake included) and then the headers of a request; default 5 s.
+	Handshake time.Duration
+	// Drain is how long calls under way may go on when the server ends;
+	// default 5 s.
+	Drain time.Duration
+
+	// MinLeaseTTL raises shorter leases of etcd clients; default 2 s, etcd's.
+	MinLeaseTTL time.Duration
+	// WatchProgress is the interval of etcd's watch progress notifications;
+	// default 10 min, etcd's.
+	WatchProgress time.Duration
+	// Quota is what etcd's status shows as the database quota; default none.
+	Quota int64
+}
+
+func (c Config) withDefaults() Config {
+	c.Limits = c.Limits.WithDefaults()
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Connections == 0 {
+		c.Connections = 20_000
+	}
+	if c.Streams == 0 {
+		c.Streams = 1 << 14
+	}
+	if c.Handshake == 0 {
+		c.Handshake = 5 * time.Second
+	}
+	if c.Drain == 0 {
+		c.Drain = 5 * time.Second
+	}
+	if c.TLS != nil {
+		c.TLS = c.TLS.Clone()
+		c.TLS.NextProtos = []string{"h2", "http/1.1"}
+	}
+	return c
+}
+
+// Server serves one store. Make it with New and call Run once.
+type Server struct {
+	// Set by New, then read only.
+	cfg       Config
+	listeners []net.Listener
+	split     *splitter
+	api       *etcdapi.API
+	grpc      *grpc.Server
+	http      *http.Server
+	health    *health.Server
+}
+
+// New listens on all addresses or fails. A Server that is not wanted any more
+// before Run is ended by calling Run with a context that has ended.
+func New(store kv.Store, cluster kv.Cluster, cfg Config) (_ *Server, err error) {
+	cfg = cfg.withDefaults()
+	s := &Server{cfg: cfg, listeners: append([]net.Listener(nil), cfg.Listeners...)}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, closeAll(s.listeners))
+		}
+	}()
+	for _, addr := range cfg.Addrs {
+		l, err := listen(addr)
+		if err != nil {
+			return nil, fmt.Errorf("listen on %s for clients: %w", addr, err)
+		}
+		s.listeners = append(s.listeners, l)
+	}
+	if len(s.listeners) == 0 {
+		return nil, kv.Errorf(kv.InvalidArgument, "server: no address to listen on; give Config.Addrs or Config.Listeners")
+	}
+	s.split = newSplitter(cfg, s.listeners[0].Addr())
+	s.api = etcdapi.New(store, cluster, etcdapi.Options{
+		Limits: cfg.Limits, InFlightBytes: cfg.InFlightBytes, Quota: cfg.Quota,
+		MinLeaseTTL: cfg.MinLeaseTTL, Progress: cfg.WatchProgress, ClientScheme: s.scheme(),
+	})
+	s.grpc = s.newGRPC()
+	s.http = &http.Server{
+		Handler:           newHTTP(store, cluster),
+		ReadHeaderTimeout: cfg.Handshake,
+		ReadTimeout:       30 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    headerBytes,
+		ErrorLog:          slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
+	}
+	return s, nil
+}
+
+func (s *Server) scheme() string {
+	if s.cfg.TLS != nil {
+		return "https"
+	}
+	return "http"
+}
+
+func listen(addr string) (net.Listener, error) {
+	if path, ok := strings.CutPrefix(addr, "unix://"); ok {
+		return net.Listen("unix", path)
+	}
+	return net.Listen("tcp", addr)
+}
+
+const (
+	// headerBytes bounds the headers of a request; tokens are the largest.
+	headerBytes = 64 << 10
+	// messageSlack is what etcd lets a message be larger than its request
+	// limit, so that it can answer "request is too large" itself.
+	messageSlack = 512 << 10
+	// workers keep the stacks that calls grow; see peers' figures in
+	// docs/BENCHMARKS.md. More calls at once take new goroutines.
+	workers = 256
+)
+
+func (s *Server) newGRPC() *grpc.Server {
+	receive := min(s.cfg.Limits.RequestBytes+messageSlack, math.MaxInt32)
+	g := grpc.NewServer(
+		grpc.Creds(splitCredentials{}),
+		grpc.NumStreamWorkers(workers),
+		grpc.SharedWriteBuffer(true),
+		grpc.WaitForHandlers(true),
+		grpc.MaxRecvMsgSize(int(receive)),
+		grpc.MaxSendMsgSize(math.MaxInt32),
+		grpc.MaxConcurrentStreams(s.cfg.Streams),
+		grpc.MaxHeaderListSize(headerBytes),
+		grpc.ConnectionTimeout(s.cfg.Handshake),
+		// etcd's clients may ping every 5 s; here without calls under way too.
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
+		// A client that vanished is found out within a minute and a half.
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second}),
+	)
+	s.api.Register(g)
+	s.health = health.NewServer()
+	s.health.SetServingStatus("", healthpb.HealthCheckResponse_SERVING)
+	healthpb.RegisterHealthServer(g, s.health)
+	reflection.Register(g)
+	return g
+}
+
+// Addrs are the addresses listened on, those of Listeners first.
+func (s *Server) Addrs() []net.Addr {
+	addrs := make([]net.Addr, len(s.listeners))
+	for i, l := range s.listeners {
+		addrs[i] = l.Addr()
+	}
+	return addrs
+}
+
+// Run serves until ctx ends, then ends watches and other streams, lets calls
+// finish for Config.Drain, closes everything and returns nil. It returns an
+// error when a listener fails.
+func (s *Server) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for _, l := range s.listeners {
+		group.Go(func() error { return s.split.accept(ctx, l) })
+	}
+	group.Go(func() error { return s.grpc.Serve(s.split.grpc) })
+	group.Go(func() error {
+		if err := s.http.Serve(s.split.http); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	})
+	group.Go(func() error {
+		<-ctx.Done()
+		s.shutdown()
+		return nil
+	})
+	return group.Wait()
+}
+
+// shutdown runs once the context of Run has ended.
+func (s *Server) shutdown() {
+	s.health.Shutdown()
+	if err := closeAll(s.listeners); err != nil {
+		s.cfg.Logger.Warn("could not close a listener", "err", err)
+	}
+	s.api.Close()
+	drained := make(chan struct{})
+	go func() {
+		defer close(drained)
+		s.grpc.GracefulStop()
+	}()
+	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.Drain)
+	defer cancel()
+	if s.http.Shutdown(ctx) != nil {
+		_ = s.http.Close() // what is left was given its time
+	}
+	select {
+	case <-drained:
+	case <-ctx.Done():
+		s.grpc.Stop()
+		<-drained
+	}
+	s.split.wait()
+}
+
+func closeAll(listeners []net.Listener) error {
+	var errs []error
+	for _, l := range listeners {
+		if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,208 @@
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc/credentials"
+)
+
+// http2Preface begins every HTTP/2 connection of a client (RFC 9113, section
+// 3.4) and no request of HTTP/1: PRI is reserved there.
+const http2Preface = "PRI "
+
+// splitter sorts connections by their first bytes: HTTP/2 goes to gRPC's own
+// transport, the rest to net/http. Serving gRPC through net/http instead costs
+// 3.5 times the CPU a call.
+type splitter struct {
+	cfg        Config
+	grpc, http *connQueue
+	open       atomic.Int64
+	sorting    sync.WaitGroup
+}
+
+func newSplitter(cfg Config, addr net.Addr) *splitter {
+	return &splitter{cfg: cfg, grpc: newConnQueue(addr), http: newConnQueue(addr)}
+}
+
+// accept sorts the connections of l until ctx ends.
+func (s *splitter) accept(ctx context.Context, l net.Listener) error {
+	var pause time.Duration
+	for {
+		raw, err := l.Accept()
+		if ctx.Err() != nil {
+			if err == nil {
+				_ = raw.Close() // it came too late
+			}
+			return nil
+		}
+		var temporary interface{ Temporary() bool }
+		switch {
+		case err == nil:
+			pause = 0
+			s.admit(ctx, raw)
+		case errors.As(err, &temporary) && temporary.Temporary():
+			// Out of descriptors, most likely: as net/http, wait and go on.
+			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+			s.cfg.Logger.Warn("could not accept a connection", "err", err, "retry", pause)
+			select {
+			case <-time.After(pause):
+			case <-ctx.Done():
+			}
+		default:
+			return err
+		}
+	}
+}
+
+// admit takes raw within the limit on connections.
+func (s *splitter) admit(ctx context.Context, raw net.Conn) {
+	if s.open.Add(1) > int64(s.cfg.Connections) {
+		s.open.Add(-1)
+		_ = raw.Close()
+		s.cfg.Logger.Warn("too many connections", "limit", s.cfg.Connections, "remote", raw.RemoteAddr())
+		return
+	}
+	c := &conn{Conn: raw, closed: func() { s.open.Add(-1) }}
+	s.sorting.Go(func() {
+		if err := s.sort(ctx, c); err != nil {
+			_ = c.Close()
+			s.cfg.Logger.Debug("connection refused", "err", err, "remote", raw.RemoteAddr())
+		}
+	})
+}
+
+// sort finds out what c speaks and hands it on.
+func (s *splitter) sort(ctx context.Context, c *conn) error {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Handshake)
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { _ = c.Conn.SetDeadline(time.Unix(1, 0)) })()
+	if s.cfg.TLS != nil {
+		t := tls.Server(c.Conn, s.cfg.TLS)
+		if err := t.HandshakeContext(ctx); err != nil {
+			return err
+		}
+		state := t.ConnectionState()
+		c.Conn, c.tls = t, &state
+	}
+	first := make([]byte, len(http2Preface))
+	if _, err := io.ReadFull(c.Conn, first); err != nil {
+		return err
+	}
+	c.first = first
+	if string(first) == http2Preface {
+		return s.grpc.put(ctx, c)
+	}
+	return s.http.put(ctx, c)
+}
+
+// wait returns when no connection is being sorted; their context has ended.
+func (s *splitter) wait() { s.sorting.Wait() }
+
+// conn is a connection of which the first bytes were read.
+type conn struct {
+	net.Conn
+	// first is what the next Read gives; only the reader touches it.
+	first  []byte
+	tls    *tls.ConnectionState // nil without TLS
+	once   sync.Once
+	closed func()
+}
+
+// Read reads what was read ahead, then the connection.
+func (c *conn) Read(p []byte) (int, error) {
+	if len(c.first) == 0 {
+		return c.Conn.Read(p)
+	}
+	n := copy(p, c.first)
+	c.first = c.first[n:]
+	return n, nil
+}
+
+// Close closes the connection and gives its place free.
+func (c *conn) Close() error {
+	c.once.Do(c.closed)
+	return c.Conn.Close()
+}
+
+// connQueue is a net.Listener of connections that were accepted elsewhere.
+type connQueue struct {
+	addr  net.Addr
+	conns chan net.Conn
+	done  chan struct{}
+	once  sync.Once
+}
+
+func newConnQueue(addr net.Addr) *connQueue {
+	return &connQueue{addr: addr, conns: make(chan net.Conn), done: make(chan struct{})}
+}
+
+// put hands c to the one who accepts, or fails when there is none any more.
+func (q *connQueue) put(ctx context.Context, c *conn) error {
+	if err := c.SetDeadline(time.Time{}); err != nil {
+		return err
+	}
+	select {
+	case q.conns <- c:
+		return nil
+	case <-q.done:
+		return net.ErrClosed
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Accept returns the next connection.
+func (q *connQueue) Accept() (net.Conn, error) {
+	select {
+	case c := <-q.conns:
+		return c, nil
+	case <-q.done:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close ends Accept.
+func (q *connQueue) Close() error {
+	q.once.Do(func() { close(q.done) })
+	return nil
+}
+
+// Addr is the first listener's.
+func (q *connQueue) Addr() net.Addr { return q.addr }
+
+// splitCredentials tell gRPC of the TLS that a connection speaks already.
+type splitCredentials struct{}
+
+// ServerHandshake has nothing to do but to say what TLS found out.
+func (splitCredentials) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	if s, ok := c.(*conn); ok && s.tls != nil {
+		return c, credentials.TLSInfo{
+			State:          *s.tls,
+			CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity},
+		}, nil
+	}
+	return c, nil, nil
+}
+
+// ClientHandshake is not for servers.
+func (splitCredentials) ClientHandshake(context.Context, string, net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	return nil, nil, errors.ErrUnsupported
+}
+
+// Info names the protocol.
+func (splitCredentials) Info() credentials.ProtocolInfo {
+	return credentials.ProtocolInfo{SecurityProtocol: "split"}
+}
+
+// Clone returns c.
+func (c splitCredentials) Clone() credentials.TransportCredentials { return c }
+
+// OverrideServerName has no meaning for servers.
+func (splitCredentials) OverrideServerName(string) error { return nil }
