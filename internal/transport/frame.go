@@ -30,7 +30,7 @@ const (
 	maxSlab = 256 << 10
 	// trusted is how much memory a length is trusted for before as many
 	// bytes have come.
-	trusted = 1 << 20
+	trusted = 2 << 20
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
