@@ -148,11 +148,11 @@ func (f osFile) Size() (int64, error) {
 // Sync implements File.
 func (f osFile) Sync() error {
 	for {
-		err := unix.Fdatasync(int(f.Fd()))
+		err := datasync(f.File)
 		switch {
 		case err == nil:
 			return nil
-		case err != unix.EINTR:
+		case !errors.Is(err, unix.EINTR):
 			return &os.PathError{Op: "fdatasync", Path: f.Name(), Err: err}
 		}
 	}
@@ -162,13 +162,13 @@ func (f osFile) Sync() error {
 // zeros over what lies beyond the end.
 func (f osFile) Allocate(off, n int64) error {
 	for {
-		err := unix.Fallocate(int(f.Fd()), 0, off, n)
+		err := allocate(f.File, off, n)
 		switch {
 		case err == nil:
 			return nil
-		case err == unix.EOPNOTSUPP || err == unix.ENOSYS:
+		case errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS):
 			return f.allocateByWriting(off + n)
-		case err != unix.EINTR:
+		case !errors.Is(err, unix.EINTR):
 			return &os.PathError{Op: "fallocate", Path: f.Name(), Err: err}
 		}
 	}

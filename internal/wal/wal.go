@@ -3,8 +3,6 @@ package wal
 import (
 	"errors"
 	"fmt"
-
-	"github.com/concord-kv/concord/internal/vfs"
 )
 
 // Entry is one position of the replicated log.
@@ -84,5 +82,3 @@ type CorruptError struct {
 func (e *CorruptError) Error() string {
 	return fmt.Sprintf("wal: %s is damaged at byte %d: %s", e.File, e.Offset, e.Reason)
 }
-
-var _ = vfs.SectorSize
