@@ -53,7 +53,12 @@ func (s *clusterServer) MemberUpdate(ctx context.Context, r *pb.MemberUpdateRequ
 	if err != nil {
 		return nil, err
 	}
-	if err := s.cluster.UpdateMember(ctx, kv.Member{ID: kv.MemberID(r.ID), PeerAddrs: addrs}); err != nil {
+	m, err := s.member(ctx, kv.MemberID(r.ID))
+	if err != nil {
+		return nil, err
+	}
+	m.PeerAddrs = addrs
+	if err := s.cluster.UpdateMember(ctx, m); err != nil {
 		return nil, memberStatus(err)
 	}
 	all, err := s.members(ctx)
@@ -86,6 +91,19 @@ func (s *clusterServer) MemberList(ctx context.Context, _ *pb.MemberListRequest)
 		return nil, err
 	}
 	return &pb.MemberListResponse{Header: s.header(s.now(), extensions{}), Members: all}, nil
+}
+
+func (s *clusterServer) member(ctx context.Context, id kv.MemberID) (kv.Member, error) {
+	all, err := s.cluster.Members(ctx)
+	if err != nil {
+		return kv.Member{}, toStatus(err)
+	}
+	for i := range all {
+		if all[i].ID == id {
+			return all[i], nil
+		}
+	}
+	return kv.Member{}, rpctypes.ErrGRPCMemberNotFound
 }
 
 func (s *clusterServer) members(ctx context.Context) ([]*pb.Member, error) {

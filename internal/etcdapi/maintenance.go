@@ -110,10 +110,18 @@ func (s *maintenanceServer) HashKV(ctx context.Context, r *pb.HashKVRequest) (*p
 	}, nil
 }
 
-// MoveLeader hands leadership over; only the leader does it.
+// MoveLeader hands leadership over; only the leader does it. Clients that know
+// Concord's extensions may leave the choice to it with a target of 0.
 func (s *maintenanceServer) MoveLeader(ctx context.Context, r *pb.MoveLeaderRequest) (*pb.MoveLeaderResponse, error) {
+	x, err := extensionsOf(r)
+	if err != nil {
+		return nil, err
+	}
 	if s.cluster.Status().Role != kv.LeaderRole {
 		return nil, rpctypes.ErrGRPCNotLeader
+	}
+	if x.wanted && r.TargetID == 0 {
+		return &pb.MoveLeaderResponse{}, toStatus(s.cluster.MoveLeader(ctx, 0))
 	}
 	members, err := s.cluster.Members(ctx)
 	if err != nil {

@@ -49,6 +49,7 @@ type watch struct {
 	cancel   context.CancelFunc
 	ask      chan struct{} // asks the store for an empty batch
 	started  chan struct{} // closed when the created response is out
+	now      bool          // from now on: no start revision was given
 	fragment bool
 	notify   bool // send progress of its own
 	ext      extensions
@@ -140,7 +141,8 @@ func (ws *watchStream) create(r *pb.WatchCreateRequest) error {
 	}
 	ctx, cancel := context.WithCancel(ws.ctx)
 	w := &watch{
-		id: r.WatchId, cancel: cancel, fragment: r.Fragment, notify: r.ProgressNotify, ext: x,
+		id: r.WatchId, cancel: cancel, now: r.StartRevision == 0,
+		fragment: r.Fragment, notify: r.ProgressNotify, ext: x,
 		ask: make(chan struct{}, 1), started: make(chan struct{}),
 	}
 	if !ws.add(w) {
@@ -250,10 +252,14 @@ func (ws *watchStream) deliver(w *watch, b kv.WatchBatch) bool {
 // stands reports whether w was neither cancelled nor ended. With mu.
 func (ws *watchStream) stands(w *watch) bool { return !ws.closed && ws.watches[w.id] == w }
 
-// announce tells the client that w exists. With mu.
+// announce tells the client that w exists. A watch from now on is announced at
+// exactly the revision it starts from, because clients resume after that one.
+// With mu.
 func (ws *watchStream) announce(w *watch, at kv.Revision) {
 	w.created = true
-	at = max(at, ws.api.now().Revision)
+	if !w.now {
+		at = max(at, ws.api.now().Revision)
+	}
 	ws.send(&pb.WatchResponse{Header: ws.header(at, w.ext), WatchId: w.id, Created: true})
 	close(w.started)
 }
