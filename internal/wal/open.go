@@ -68,7 +68,7 @@ func (f *found) repair() error {
 			return fmt.Errorf("remove leftover of the log: %w", err)
 		}
 	}
-	buf := make([]byte, scanBuffer)
+	buf := f.buffer()
 	for _, seg := range f.torn {
 		if err := zeroTail(seg, buf); err != nil {
 			return fmt.Errorf("repair torn tail: %w", err)

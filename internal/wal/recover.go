@@ -11,8 +11,17 @@ import (
 	"github.com/concord-kv/concord/internal/vfs"
 )
 
-// scanBuffer is the memory with which a log is read at start, in bytes.
+// scanBuffer bounds the memory with which a log is read at start, in bytes.
 const scanBuffer = 1 << 20
+
+// buffer returns a buffer to read the segments with.
+func (f *found) buffer() []byte {
+	size := int64(sectorSize)
+	for _, seg := range f.segs {
+		size = max(size, seg.size)
+	}
+	return make([]byte, min(size, scanBuffer))
+}
 
 // found is what a directory holds. Reading it changes nothing on disk.
 type found struct {
@@ -59,8 +68,7 @@ func scanDir(fsys vfs.FS, dir string, flag int) (*found, error) {
 	if len(f.segs) == 0 {
 		return f, nil
 	}
-	buf := make([]byte, scanBuffer)
-	if err := f.scan(buf); err != nil {
+	if err := f.scan(f.buffer()); err != nil {
 		return f, err
 	}
 	return f, f.whole()
