@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"iter"
 	"slices"
-	"strings"
 
 	"github.com/tidwall/btree"
 )
@@ -49,15 +48,12 @@ func (s *set) floor(e string) (bound string, p *page) {
 	return bound, p
 }
 
-// find returns where e is, or would be, in data.
+// find returns where in data e is, and its size there, or where it would be.
 func find(data []byte, e string) (at, size int, found bool) {
 	for at < len(data) {
 		n, w := entry(data[at:])
-		switch c := strings.Compare(string(data[at+w:at+w+n]), e); {
-		case c == 0:
-			return at, w + n, true
-		case c > 0:
-			return at, 0, false
+		if here := data[at+w : at+w+n]; string(here) >= e {
+			return at, w + n, string(here) == e
 		}
 		at += w + n
 	}
@@ -109,15 +105,18 @@ func (s *set) insert(e string) {
 	}
 }
 
-// split moves the upper half of p, or for entries in order a little, to a page
-// of its own. A page of one long entry stays.
+// split moves about the upper half of p to a page of its own. A page of one
+// long entry stays.
 func (s *set) split(p *page) {
-	at := 0
+	at, before := 0, 0
 	for at < len(p.data)/2 {
 		n, w := entry(p.data[at:])
-		at += w + n
+		at, before = at+w+n, at
 	}
 	if at == len(p.data) {
+		at = before // the last entry is longer than the others together
+	}
+	if at == 0 {
 		return
 	}
 	n, w := entry(p.data[at:])
