@@ -20,7 +20,7 @@ import (
 //	  delete = bits key [end]
 //	  range  = bits (uvarint) key [end] then a number for each bit that says so
 //	  txn    = branches
-//	upload   = id (16 bytes) [client seq] branches       puts may be staged
+//	upload   = [client seq] id (16 bytes) branches       puts may be staged
 //	piece    = id (16 bytes) offset total data (the rest)
 //	grant    = zigzag id, ttl
 //	alive    = n, zigzag ids

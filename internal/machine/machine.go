@@ -1,0 +1,221 @@
+package machine
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/concord-kv/concord/internal/lease"
+	"github.com/concord-kv/concord/internal/mvcc"
+	"github.com/concord-kv/concord/kv"
+)
+
+// Options configures a [Machine]. The zero value is good.
+type Options struct {
+	// Keys is how many keys are expected; 0 means few. It costs memory and
+	// saves time, and has no other effect.
+	Keys int
+	// LoadParallel is how many goroutines Restore may use; 0 means one a CPU.
+	LoadParallel int
+}
+
+// position says what was applied last, and what came of it.
+type position struct {
+	index kv.Index
+	term  kv.Term
+	now   kv.Time
+	hash  runningHash
+	// written counts the bytes ever written, see history.
+	written int64
+}
+
+// Machine is the replicated state of one member. One goroutine calls Bootstrap,
+// Apply, ApplyMembers, Snapshot, Restore, Maintain and Close; the others may be
+// called from any goroutine.
+type Machine struct {
+	// Set by New, then read only.
+	options Options
+
+	// Owned by the goroutine that applies.
+	at       position
+	requests *requests
+	uploads  uploads
+	txn      kv.Txn // decoded commands, used again
+	path     []bool // see plan
+	doomed   [][]byte
+	locked   bool // whether we hold mu
+
+	// store is changed by Restore, which locks swap. The goroutine that
+	// applies reads it without.
+	swap     sync.RWMutex
+	store    *mvcc.Store
+	replaced chan struct{} // closed when store is replaced
+
+	// mu is held by whoever applies a change of leases or TTLs from before it
+	// is made until it is committed, and by readers for as long as a copy or
+	// one look-up takes.
+	mu     sync.Mutex
+	shared shared
+
+	// Written by the goroutine that applies, read by anyone. What the pointer
+	// leads to never changes.
+	config atomic.Pointer[config]
+	clock  atomic.Int64 // at.now
+}
+
+// shared is what mu guards.
+type shared struct {
+	leases    *lease.Table
+	history   history
+	published position
+}
+
+// config changes seldom and is replaced whole.
+type config struct {
+	membership
+	settings Settings
+}
+
+// New returns the machine of a cluster that has no members yet, at index 0 and
+// revision 1.
+func New(o Options) *Machine {
+	m := &Machine{
+		options:  o,
+		requests: newRequests(),
+		store:    mvcc.New(mvcc.Options{Keys: o.Keys}),
+		replaced: make(chan struct{}),
+		shared:   shared{leases: lease.New()},
+	}
+	m.config.Store(&config{settings: DefaultSettings()})
+	return m
+}
+
+// Close gives the memory of the state back. Nothing but open views may be used
+// afterwards.
+func (m *Machine) Close() { m.store.Close() }
+
+// Bootstrap makes m the state that a new cluster starts from, at index 1 and
+// term 1, with these members. A fresh machine becomes an empty store; one that
+// was restored from a backup keeps keys, revisions, leases, settings and time,
+// and forgets the members, requests and uploads of the cluster it came from.
+func (m *Machine) Bootstrap(cluster kv.ClusterID, members []kv.Member) {
+	c := *m.config.Load()
+	c.membership = newMembership(cluster, members)
+	m.config.Store(&c)
+	m.requests, m.uploads = newRequests(), uploads{}
+	m.at.index, m.at.term, m.at.hash = 1, 1, 0
+	c.membership.hash(&m.at.hash)
+	m.at.hash.mix(uint64(m.at.now), uint64(m.store.Revision()))
+	m.publish()
+}
+
+// Apply applies the entry at index, which holds these commands, in order. Term
+// is that of the entry; now is the cluster time in milliseconds that its leader
+// stamped it with, which never falls, or 0 for an entry without a stamp.
+//
+// Results is nil when nobody waits for any; else Apply sets each element to
+// what the encoder of that command says: a pointer, or an error, which then
+// says that nothing was changed. They belong to the caller. Commands are not
+// kept.
+//
+// Apply panics with a [*CommandError] when it does not understand a command,
+// and with a string when entries come twice or time falls: the member must
+// stop, because what it does next could differ from what the others do.
+func (m *Machine) Apply(index, term uint64, now int64, commands [][]byte, results []any) {
+	m.advance(kv.Index(index), kv.Term(term), kv.Time(now))
+	for i, command := range commands {
+		result := m.run(command, results != nil)
+		if err, failed := result.(error); failed {
+			m.at.hash.mix(uint64(command[0]), uint64(kv.CodeOf(err))+1)
+		}
+		m.unlock()
+		if results != nil {
+			results[i] = result
+		}
+	}
+	m.publish()
+}
+
+// advance moves to the next entry.
+func (m *Machine) advance(index kv.Index, term kv.Term, now kv.Time) {
+	if now == 0 {
+		now = m.at.now
+	}
+	if index <= m.at.index || term < m.at.term || now < m.at.now {
+		panic(fmt.Sprintf("machine: entry %d of term %d at time %d follows entry %d of term %d at time %d",
+			index, term, now, m.at.index, m.at.term, m.at.now))
+	}
+	m.at.index, m.at.term, m.at.now = index, term, now
+	m.at.hash.mix(uint64(index)^uint64(term)<<32, uint64(now))
+	m.requests.forgetOld(now, forgetAtOnce)
+	m.uploads.expire(now)
+}
+
+// publish lets readers see how far Apply has come.
+func (m *Machine) publish() {
+	revision := m.store.Revision()
+	m.mu.Lock()
+	m.shared.published = m.at
+	m.shared.history.sample(m.at.now, revision, m.at.written)
+	m.mu.Unlock()
+	m.clock.Store(int64(m.at.now))
+}
+
+// lock takes mu until the end of the command.
+func (m *Machine) lock() {
+	if !m.locked {
+		m.mu.Lock()
+		m.locked = true
+	}
+}
+
+func (m *Machine) unlock() {
+	if m.locked {
+		m.locked = false
+		m.mu.Unlock()
+	}
+}
+
+// header describes the state on the goroutine that applies.
+func (m *Machine) header() kv.Header {
+	return kv.Header{Revision: m.store.Revision(), Time: m.at.now}
+}
+
+// compactBudget is how many records one Maintain looks at: some tens of
+// microseconds of work.
+const compactBudget = 256
+
+// Maintain does one small step of what may be done at any time: it removes
+// compacted history from memory. It reports whether there is more to do. The
+// logical state stays as it is.
+func (m *Machine) Maintain() (more bool) { return m.store.CompactStep(compactBudget) }
+
+// Hash returns the running hash over the effects of all entries, and the index
+// of the last. Members whose hashes differ at one index hold different states.
+func (m *Machine) Hash() (index uint64, hash uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return uint64(m.shared.published.index), uint64(m.shared.published.hash)
+}
+
+// Status fills in what the machine knows of a member's status.
+func (m *Machine) Status() kv.Status {
+	m.swap.RLock()
+	stats := m.store.Stats()
+	revision, compacted := m.store.Revision(), m.store.CompactRevision()
+	m.swap.RUnlock()
+	m.mu.Lock()
+	at := m.shared.published
+	m.mu.Unlock()
+	return kv.Status{
+		Cluster:         m.config.Load().cluster,
+		Applied:         at.index,
+		Revision:        revision,
+		CompactRevision: compacted,
+		Time:            at.now,
+		Hash:            uint64(at.hash),
+		Keys:            stats.Keys,
+		LiveBytes:       stats.LiveBytes,
+		MemoryBytes:     stats.MemoryBytes,
+	}
+}
