@@ -17,6 +17,8 @@ var (
 	ErrOverloaded = errors.New("replica: too many requests are waiting")
 	// ErrTooLarge: the command is larger than Options.MaxCommandBytes.
 	ErrTooLarge = errors.New("replica: command is too large")
+	// ErrNotMoved: leadership was not taken over.
+	ErrNotMoved = errors.New("replica: leadership did not move")
 	// ErrClosed: the replica has ended, or never ran.
 	ErrClosed = errors.New("replica: closed")
 	// ErrChangePending: another membership change is under way.

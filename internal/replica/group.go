@@ -15,6 +15,7 @@ type Group struct {
 	// Data is the commands, each after its length as a uvarint.
 	Data []byte
 
+	lengths int // bytes of Data that are lengths
 	// Owned by the core.
 	term   uint64 // under which it was handed to a leader; 0: not
 	stream uint64 // its number on the stream to that leader
@@ -22,7 +23,9 @@ type Group struct {
 
 // Add appends a copy of cmd.
 func (g *Group) Add(cmd []byte) {
+	n := len(g.Data)
 	g.Data = binary.AppendUvarint(g.Data, uint64(len(cmd)))
+	g.lengths += len(g.Data) - n
 	g.Data = append(g.Data, cmd...)
 	g.Count++
 }

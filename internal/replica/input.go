@@ -191,8 +191,7 @@ type SnapshotInfo struct {
 	Size int64
 }
 
-// SnapshotSend asks to stream snapshot Index, or a newer one, to a peer on the
-// Bulk channel under Header.
+// SnapshotSend asks to stream snapshot Index to a peer under Header.
 type SnapshotSend struct {
 	To     uint64
 	Index  uint64
@@ -215,13 +214,23 @@ type State struct {
 	// LeaseUntil is when this leader's read lease ends, in the time of
 	// Input.Now; 0 without a lease.
 	LeaseUntil int64
+	// LeaderSince is when this leader applied the first entry of its term, in
+	// the time of Input.Now; 0 before that and on others.
+	LeaderSince int64
 	// Leaderless says that no leader has been known for
 	// Options.NoLeaderTimeout: proposals and reads are refused.
 	Leaderless bool
 	// Stalled says that the disk has not finished a write for an election
 	// timeout.
 	Stalled bool
+
+	stamp, offset int64
+	conf          *raftpb.ConfState
 }
+
+// ClusterTime is cluster time, in milliseconds, at the time now of a leader:
+// what its next entry would be stamped with at least.
+func (s *State) ClusterTime(now int64) int64 { return max(s.stamp, (now+s.offset)/1e6) }
 
 // Role is a member's part in Raft.
 type Role uint8
