@@ -179,9 +179,6 @@ func (c *Core) Take() Output {
 // only as many as a heartbeat has, so that what has arrived meanwhile is seen
 // before anybody campaigns.
 func (c *Core) advance(now int64) {
-	if now <= c.now && now < c.ticked+int64(c.opt.Tick) {
-		return
-	}
 	c.now = max(c.now, now)
 	tick := int64(c.opt.Tick)
 	if late := c.now - c.ticked - int64(c.opt.Heartbeat); late > tick {

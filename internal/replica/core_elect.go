@@ -29,7 +29,7 @@ func (c *Core) startElections(seed uint64) {
 	c.elect.random = seed
 	c.elect.leaderlessSince = c.now
 	if c.conf.sole(c.id) {
-		c.elect.campaignAt = c.now
+		c.elect.campaignAt = max(c.now, 1)
 		return
 	}
 	if c.opt.ReadLease && c.storage.last > 1 {
@@ -78,7 +78,7 @@ func (c *Core) peerDown(peer uint64) {
 
 // checkCampaign starts the pre-vote that is due.
 func (c *Core) checkCampaign() {
-	if c.elect.campaignAt == 0 || c.now < c.elect.campaignAt {
+	if c.elect.campaignAt == 0 || c.now < c.elect.campaignAt && !c.conf.sole(c.id) {
 		return
 	}
 	c.elect.campaignAt = 0
