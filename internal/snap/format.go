@@ -255,6 +255,9 @@ func (d *decoder) next() ([]byte, error) {
 	}
 	b := d.buf[chunkHead : chunkHead+n]
 	if err := readFull(d.r, b, d.name, d.off+chunkHead); err != nil {
+		if c := new(CorruptError); errors.As(err, &c) {
+			return nil, d.corrupt("chunk %d of %d bytes ends at byte %d", d.tally.chunks, n, c.Offset)
+		}
 		return nil, err
 	}
 	crc := checksum(d.layout.key, d.tally.chunks, b)
