@@ -92,6 +92,9 @@ var errTimeout = errors.New("the client's time limit is over")
 // every unavailability is taken so, because "server stopped" of etcd may follow
 // a proposal.
 func (c *Client) outcomeUnknown(err error) bool {
+	if errors.Is(err, kv.ErrRequestTooOld) {
+		return false // unknown for good: asking again does not help
+	}
 	if errors.Is(err, kv.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		return true
 	}

@@ -51,7 +51,7 @@ func (c *Client) status(ctx context.Context, e *endpoint) (kv.Status, error) {
 	}
 	number := func(num protowire.Number) uint64 { n, _ := field(r, num); return n }
 	if serverKind(c.server.Load()) == concordServer {
-		st.Version = text(r, fieldStatusVersion)
+		st.Version = string(content(r, fieldStatusVersion))
 		st.Role = kv.Role(number(fieldStatusRole))
 		st.CompactRevision = kv.Revision(number(fieldStatusCompact))
 		st.Hash = number(fieldStatusHash)

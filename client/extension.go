@@ -20,6 +20,9 @@ const (
 	fieldLeft       protowire.Number = 1002
 	fieldLevel      protowire.Number = 1001
 
+	// fieldStatus, a google.rpc.Status, is why a watch was cancelled.
+	fieldStatus protowire.Number = 1001
+
 	fieldStatusVersion protowire.Number = 1001
 	fieldStatusRole    protowire.Number = 1002
 	fieldStatusCompact protowire.Number = 1003
@@ -64,19 +67,20 @@ func field(m protoreflect.ProtoMessage, num protowire.Number) (v uint64, ok bool
 	return v, ok
 }
 
-// text finds the string in field num, as field does a number.
-func text(m protoreflect.ProtoMessage, num protowire.Number) (s string) {
+// content finds the bytes in field num, as field does a number; nil when there
+// are none.
+func content(m protoreflect.ProtoMessage, num protowire.Number) (v []byte) {
 	b := m.ProtoReflect().GetUnknown()
 	for len(b) > 0 {
 		found, typ, n := protowire.ConsumeField(b)
 		if n < 0 {
-			return ""
+			return nil
 		}
 		if found == num && typ == protowire.BytesType {
 			_, _, skip := protowire.ConsumeTag(b)
-			s, _ = protowire.ConsumeString(b[skip:])
+			v, _ = protowire.ConsumeBytes(b[skip:])
 		}
 		b = b[n:]
 	}
-	return s
+	return v
 }

@@ -13,9 +13,10 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
-	"google.golang.org/grpc/codes"
+	spb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/concord-kv/concord/kv"
 )
@@ -53,6 +54,7 @@ type follower struct {
 
 	// Owned by the goroutine that iterates.
 	next    kv.Revision // the first one not yielded yet; 0 before the first stream of a watch from now on
+	seen    kv.Revision // the highest one yielded
 	opened  bool        // the first, empty batch was yielded
 	stopped bool        // the consumer wants no more
 	parts   []kv.Event  // fragments of one response
@@ -224,24 +226,19 @@ func (f *follower) created(now kv.Revision) error {
 	return f.emit(kv.WatchBatch{Revision: first})
 }
 
-// progress yields a mark when it is one: a mark below what was yielded comes
-// from a member that lags behind and says nothing.
+// progress yields a mark, which is never below what was yielded before, even
+// when it comes from a member that lags behind.
 func (f *follower) progress(r *pb.WatchResponse, rev kv.Revision) error {
 	if r.WatchId == -1 {
 		f.mu.Lock()
 		f.asked = false
 		f.mu.Unlock()
 	}
-	if rev < f.next-1 && rev < f.req.Start-1 || !f.opened {
+	if !f.opened {
 		return nil
 	}
-	if rev < f.next-1 {
-		rev = f.next - 1 // another member said more before
-	}
-	if f.req.Start <= rev {
-		f.next = rev + 1
-	}
-	return f.emit(kv.WatchBatch{Revision: rev})
+	f.next = max(f.next, rev+1)
+	return f.emit(kv.WatchBatch{Revision: max(rev, f.seen)})
 }
 
 func (f *follower) emit(b kv.WatchBatch) error {
@@ -249,6 +246,7 @@ func (f *follower) emit(b kv.WatchBatch) error {
 	case f.heard <- struct{}{}:
 	default:
 	}
+	f.seen = b.Revision
 	if !f.yield(b, nil) {
 		f.stopped = true
 		return errStopped
@@ -256,9 +254,16 @@ func (f *follower) emit(b kv.WatchBatch) error {
 	return nil
 }
 
-// canceled is why the member ended the watch. In a reason etcd writes a status
-// as text.
+// canceled is why the member ended the watch: Concord says it with a status,
+// etcd with a compacted revision or in words.
 func canceled(r *pb.WatchResponse) error {
+	if b := content(r, fieldStatus); b != nil {
+		st := new(spb.Status)
+		if err := proto.Unmarshal(b, st); err != nil {
+			return kv.Errorf(kv.Internal, "the server ended the watch for an unreadable reason: %w", err)
+		}
+		return fromStatus(status.ErrorProto(st))
+	}
 	if r.CompactRevision != 0 {
 		return &kv.CompactedError{Compacted: kv.Revision(r.CompactRevision)}
 	}
@@ -271,8 +276,6 @@ func canceled(r *pb.WatchResponse) error {
 		return &kv.CompactedError{}
 	case known != nil:
 		return known
-	case strings.Contains(r.CancelReason, "code = "+codes.Unavailable.String()):
-		return &kv.Error{Code: kv.Unavailable, Message: reason}
 	}
 	return kv.Errorf(kv.Internal, "the server ended the watch: %s", reason)
 }

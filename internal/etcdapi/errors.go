@@ -9,6 +9,8 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/concord-kv/concord/kv"
 )
@@ -137,4 +139,13 @@ func withDetail(st *status.Status, info *errdetails.ErrorInfo) error {
 		return st.Err()
 	}
 	return detailed.Err()
+}
+
+// appendStatus appends what toStatus makes of err as the field fieldStatus.
+func appendStatus(b []byte, err error) []byte {
+	text, merr := proto.Marshal(status.Convert(toStatus(err)).Proto())
+	if merr != nil { // a message that is no UTF-8
+		return b
+	}
+	return protowire.AppendBytes(protowire.AppendTag(b, fieldStatus, protowire.BytesType), text)
 }

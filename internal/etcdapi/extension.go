@@ -22,6 +22,9 @@ const (
 	fieldLeft       protowire.Number = 1002
 	fieldLevel      protowire.Number = 1001
 
+	// fieldStatus, a google.rpc.Status, is why a watch was cancelled.
+	fieldStatus protowire.Number = 1001
+
 	fieldStatusVersion protowire.Number = 1001
 	fieldStatusRole    protowire.Number = 1002
 	fieldStatusCompact protowire.Number = 1003

@@ -135,7 +135,7 @@ func (ws *watchStream) create(r *pb.WatchCreateRequest) error {
 		ws.refuse(rpctypes.ErrCompacted)
 		return nil
 	}
-	if len(r.RangeEnd) > 0 && !kv.FromKey(r.RangeEnd) && bytes.Compare(r.Key, r.RangeEnd) >= 0 {
+	if !x.wanted && len(r.RangeEnd) > 0 && !kv.FromKey(r.RangeEnd) && bytes.Compare(r.Key, r.RangeEnd) >= 0 {
 		ws.refuse(errEmptyRange)
 		return nil
 	}
@@ -285,7 +285,11 @@ func (ws *watchStream) fail(w *watch, err error) {
 		return
 	}
 	now := ws.api.now().Revision
-	if !w.created {
+	switch {
+	case w.created:
+	case w.ext.wanted: // a client of Concord learns first that there is no watch
+		close(w.started)
+	default:
 		ws.announce(w, now)
 	}
 	ws.drop(w)
@@ -295,6 +299,9 @@ func (ws *watchStream) fail(w *watch, err error) {
 		r.CompactRevision = int64(compacted.Compacted)
 	} else {
 		r.CancelReason = toStatus(err).Error()
+	}
+	if w.ext.wanted {
+		setUnknown(r, appendStatus(nil, err))
 	}
 	ws.send(r)
 }
