@@ -159,6 +159,13 @@ func (c *calls) seal() {
 	}
 }
 
+// openCount is how many calls are in the open group.
+func (c *calls) openCount() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.open.waiters)
+}
+
 // take hands out the oldest group if wants agrees. It becomes the core's.
 func (c *calls) take(wants func(waiting int, bytes int64) bool) *Group {
 	c.mu.Lock()
