@@ -122,7 +122,8 @@ func (m *Machine) put(tx *mvcc.Tx, op *kv.Op) mvcc.Record {
 	now, prev := tx.Put(op.Key, value, id, expires)
 	m.link(op.Key, &prev, id, expires)
 	m.at.written += int64(len(op.Key)+len(value)) + recordOverhead
-	m.at.hash.bytes(op.Key, value)
+	m.at.hash.bytes(op.Key)
+	m.at.hash.bytes(value)
 	m.at.hash.mix(uint64(now.ModRevision), uint64(now.CreateRevision)^uint64(now.Version)<<32)
 	m.at.hash.mix(uint64(id), uint64(expires))
 	return prev
@@ -150,7 +151,7 @@ func (m *Machine) delete(tx *mvcc.Tx, key []byte) (prev mvcc.Record, existed boo
 	if prev, existed = tx.Delete(key); existed {
 		m.link(key, &prev, 0, 0)
 		m.at.written += int64(len(key)) + recordOverhead
-		m.at.hash.bytes(key, nil)
+		m.at.hash.bytes(key)
 		m.at.hash.mix(uint64(tx.Revision()), uint64(prev.ModRevision))
 	}
 	return prev, existed
@@ -167,7 +168,8 @@ func (m *Machine) runLease(d *decoder, k kind) any {
 		if err := m.uploads.add(id, span{offset, d.data}, total, m.at.now); err != nil {
 			return err
 		}
-		m.at.hash.bytes(id[:], d.data)
+		m.at.hash.bytes(id[:])
+		m.at.hash.bytes(d.data)
 		m.at.hash.mix(offset, total)
 	case kindGrant:
 		id, ttl := kv.LeaseID(d.int()), d.ttl().Milliseconds()

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"math"
 
-	"github.com/cespare/xxhash/v2"
 	"github.com/tidwall/btree"
 
 	"github.com/concord-kv/concord/kv"
@@ -122,7 +121,8 @@ func (r *requests) remember(id kv.RequestID, now kv.Time, result *kv.TxnResult, 
 	if len(e.data) > resultBytes {
 		e.data = string(encodeTooLarge(nil, result))
 	}
-	h.mix(xxhash.Sum64String(name)^id.Seq, xxhash.Sum64String(e.data))
+	h.bytes(id.Client[:])
+	h.mix(id.Seq, uint64(len(e.data)))
 	key := requestKey(id)
 	r.results.Set(key, e)
 	r.oldest.Set(e.order, key)
