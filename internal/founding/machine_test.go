@@ -232,8 +232,10 @@ func (w *world) outcome() {
 		default:
 			w.wrong("%s ends %q: %v %v", p.name, p.disk.Phase, p.err, p.m.Problems())
 		}
-		if told && !slices.ContainsFunc(w.decided, func(x *Proposal) bool { return x.Cluster == founded.Cluster }) {
-			w.wrong("%s was told of a cluster that is none: %v", p.name, p.err)
+		if told && !slices.ContainsFunc(w.decided, func(x *Proposal) bool {
+			return x.Cluster == founded.Cluster && x.member(p.disk.ID) == nil
+		}) {
+			w.wrong("%s was told of a cluster that is none, or that it is in: %v", p.name, p.err)
 		}
 	}
 	if !w.wipes && len(w.decided) != 1 {
