@@ -1,0 +1,78 @@
+package sim
+
+import (
+	"io"
+
+	"github.com/concord-kv/concord/internal/replica"
+	"github.com/concord-kv/concord/kv"
+)
+
+// spy stands between a replica and its machine and holds every entry's results
+// and hash against those of the other members and lives, and against the model.
+type spy struct {
+	replica.Machine // the real one, or a bug around it
+
+	n *node
+}
+
+// spy returns what the replica of a process takes for its machine.
+func (n *node) spy(p *process) replica.Machine {
+	var m replica.Machine = p.machine
+	if bug := n.w.bug(); bug.Machine != nil {
+		m = bug.Machine(n, m)
+	}
+	return &spy{m, n}
+}
+
+// Apply implements replica.Machine.
+func (s *spy) Apply(index, term uint64, now int64, commands [][]byte, results []any) {
+	s.Machine.Apply(index, term, now, commands, results)
+	w := s.n.w
+	w.ledger.stamped(s.n.id, index, now)
+	s.after(index)
+	if index <= w.modelled {
+		return
+	}
+	w.modelled++
+	if index != w.modelled {
+		violate("%s applies entry %d, but %d was never applied", s.n, index, w.modelled)
+	}
+	w.checkStamp(now)
+	w.model.now = max(w.model.now, kv.Time(now))
+	for i, bytes := range commands {
+		w.model.run(w, term, bytes, results[i])
+	}
+}
+
+// ApplyMembers implements replica.Machine.
+func (s *spy) ApplyMembers(index, term uint64, now int64, change []byte) any {
+	res := s.Machine.ApplyMembers(index, term, now, change)
+	s.n.w.ledger.stamped(s.n.id, index, now)
+	s.after(index)
+	if index > s.n.w.modelled {
+		s.n.w.modelled++
+		s.n.w.model.now = max(s.n.w.model.now, kv.Time(now))
+	}
+	return res
+}
+
+// Restore implements replica.Machine.
+func (s *spy) Restore(r io.Reader) error {
+	if err := s.Machine.Restore(r); err != nil {
+		return err
+	}
+	index, hash := s.Hash()
+	s.n.w.ledger.applied(s.n.id, index, hash)
+	return nil
+}
+
+func (s *spy) after(index uint64) {
+	at, hash := s.Hash()
+	if at != index {
+		violate("%s: the hash is of index %d after entry %d", s.n, at, index)
+	}
+	s.n.w.ledger.applied(s.n.id, index, hash)
+	s.n.w.trace.mix(uint64(s.n.slot), index, hash)
+}
+
+var _ replica.Machine = (*spy)(nil)
