@@ -26,6 +26,9 @@ func (c *Core) receiveRaft(from uint64, w wire) error {
 	case t == raftpb.MsgSnap:
 		return fmt.Errorf("%w: a snapshot without its state", errWire)
 	}
+	if from == c.elect.lost && c.now < c.elect.lostUntil && m.GetTerm() <= c.state.Term {
+		return nil
+	}
 	if err := c.checkMessage(m); err != nil {
 		return fmt.Errorf("%w: %v: %w", errWire, m.GetType(), err)
 	}

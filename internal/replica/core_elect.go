@@ -15,6 +15,10 @@ type elect struct {
 	// about as good.
 	campaignAt int64
 	attempts   int
+	// lost is the leader whose connection closed; what still arrives from it
+	// until lostUntil was under way then and says nothing.
+	lost      uint64
+	lostUntil int64
 	// leaderlessSince is since when no leader is known.
 	leaderlessSince int64
 	// holdUntil: no vote is given before, because this member may have
@@ -50,6 +54,9 @@ func (c *Core) jitter(n int64) int64 {
 
 // peerUp hurries what waits for the peer.
 func (c *Core) peerUp(peer uint64) {
+	if peer == c.elect.lost {
+		c.elect.lost = raft.None
+	}
 	if peer == c.state.Leader {
 		c.queue.resendAt = c.now
 		c.reads.at = min(c.reads.at, c.now-int64(c.opt.Heartbeat))
@@ -69,6 +76,7 @@ func (c *Core) peerDown(peer uint64) {
 	if promised := c.lease.promised; promised > c.now {
 		at = promised
 	} else {
+		c.elect.lost, c.elect.lostUntil = peer, c.now+int64(c.opt.Heartbeat)
 		_ = c.node.ForgetLeader()
 		c.observe()
 	}

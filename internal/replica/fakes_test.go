@@ -452,6 +452,7 @@ type cluster struct {
 	nodes map[uint64]*node
 	opt   Options
 	now   func() int64
+	loads int
 }
 
 func newCluster(t testing.TB, n int, opt Options) *cluster {
