@@ -44,7 +44,9 @@ func call[R any](ctx context.Context, c *Client, again repeat, f try[R]) (R, err
 		if err == nil {
 			return res, nil
 		}
-		err = fromStatus(err)
+		if err = fromStatus(err); !sent && errors.Is(err, kv.ErrUnavailable) {
+			err = &kv.Error{Code: kv.Unavailable, Message: "nothing was done: " + e.address + ": " + err.Error(), Err: errNotSent}
+		}
 		lost := sent && c.outcomeUnknown(err)
 		if lost {
 			unknown = err
@@ -52,7 +54,7 @@ func call[R any](ctx context.Context, c *Client, again repeat, f try[R]) (R, err
 		switch {
 		case c.ctx.Err() != nil || ctx.Err() != nil || lost && !c.mayRepeat(ctx, again):
 			return none, c.giveUp(ctx, err, unknown)
-		case !lost && !retriable(err, sent):
+		case !lost && !retriable(err):
 			return none, wrapUnknown(err, unknown, again)
 		}
 		c.current.CompareAndSwap(i, (i+1)%int64(len(c.endpoints)))
@@ -84,6 +86,9 @@ func (c *Client) bound(ctx context.Context) (context.Context, context.CancelFunc
 	return context.WithTimeoutCause(ctx, c.cfg.Timeout, errTimeout)
 }
 
+// errNotSent is wrapped by the error of a call that found no connection.
+var errNotSent = errors.New("not sent")
+
 // errTimeout tells the client's own time limit from the caller's.
 var errTimeout = errors.New("the client's time limit is over")
 
@@ -103,8 +108,8 @@ func (c *Client) outcomeUnknown(err error) bool {
 
 // retriable reports whether another try may fare better after err, which says
 // that nothing was done.
-func retriable(err error, sent bool) bool {
-	return !sent || errors.Is(err, kv.ErrNoLeader) || errors.Is(err, kv.ErrClosed)
+func retriable(err error) bool {
+	return errors.Is(err, errNotSent) || errors.Is(err, kv.ErrNoLeader) || errors.Is(err, kv.ErrClosed)
 }
 
 // mayRepeat reports whether a call that may have been sent may be sent again.

@@ -2,7 +2,6 @@ package client_test
 
 import (
 	"context"
-	"errors"
 	"net"
 	"testing"
 	"time"
@@ -103,13 +102,3 @@ func TestStore(t *testing.T) {
 		return c
 	}, kvtest.Options{Advance: func(s kv.Store, d time.Duration) { models[s].Advance(d) }})
 }
-
-func must[T any](t testing.TB, v T, err error) T {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return v
-}
-
-var _ = errors.Is
