@@ -1,0 +1,210 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/concord-kv/concord/internal/wal"
+)
+
+// TestOverload: what is too much is refused for certain, by count and by bytes.
+func TestOverload(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 1, Options{MaxWaiting: 10, MaxWaitingBytes: 1000, MaxCommandBytes: 500})
+		defer c.stop()
+		n := c.nodes[1]
+		c.propose(n, "first")
+		var hang atomic.Bool
+		block := make(chan struct{})
+		n.log.(*memLog).hook = func() error {
+			if hang.Load() {
+				<-block
+			}
+			return nil
+		}
+		hang.Store(true)
+		if _, err := n.r.Propose(context.Background(), make([]byte, 501)); !errors.Is(err, ErrTooLarge) {
+			t.Errorf("too large: %v", err)
+		}
+		var wg sync.WaitGroup
+		for i := range 10 {
+			wg.Go(func() { c.propose(n, fmt.Sprint(i)) })
+		}
+		synctest.Wait()
+		if _, err := n.r.Propose(context.Background(), []byte("eleventh")); !errors.Is(err, ErrOverloaded) || errors.Is(err, ErrUnknown) {
+			t.Errorf("eleventh call: %v", err)
+		}
+		hang.Store(false)
+		close(block)
+		wg.Wait()
+		big := strings.Repeat("b", 400)
+		hang.Store(true)
+		block = make(chan struct{})
+		for i := range 2 {
+			wg.Go(func() { c.propose(n, fmt.Sprint(big, i)) })
+		}
+		synctest.Wait()
+		if _, err := n.r.Propose(context.Background(), []byte(big)); !errors.Is(err, ErrOverloaded) {
+			t.Errorf("too many bytes: %v", err)
+		}
+		hang.Store(false)
+		close(block)
+		wg.Wait()
+		if n.r.calls.count != 0 || n.r.calls.bytes != 0 {
+			t.Errorf("%d calls and %d bytes are still counted", n.r.calls.count, n.r.calls.bytes)
+		}
+	})
+}
+
+// TestCancel: callers leave at any moment; nobody gets another one's result.
+func TestCancel(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 3, Options{})
+		defer c.stop()
+		c.leader()
+		var wg sync.WaitGroup
+		var left atomic.Int64
+		for i := range 200 {
+			wg.Go(func() {
+				for k := range 20 {
+					ctx, cancel := context.WithTimeout(context.Background(), time.Duration((i*7+k*13)%40)*time.Microsecond)
+					cmd := fmt.Sprint(i, "-", k)
+					got, err := c.nodes[uint64(i%3+1)].r.Propose(ctx, []byte(cmd))
+					if err == nil && got != cmd {
+						t.Errorf("%s got %v", cmd, got)
+					} else if err != nil {
+						left.Add(1)
+						if !errors.Is(err, ErrUnknown) || !errors.Is(err, context.DeadlineExceeded) {
+							t.Errorf("%s got %v", cmd, err)
+						}
+					}
+					cancel()
+				}
+			})
+		}
+		wg.Wait()
+		if left.Load() == 0 {
+			t.Error("nobody left")
+		}
+		c.propose(c.nodes[1], "last")
+		c.checkSame([]string{"last"})
+		for _, n := range c.nodes {
+			c.until("all calls to end", func() bool { n.r.calls.mu.Lock(); defer n.r.calls.mu.Unlock(); return n.r.calls.count == 0 })
+		}
+	})
+}
+
+// TestEnds: what a member cannot survive ends it with that error, answers all
+// calls and acknowledges nothing more.
+func TestEnds(t *testing.T) {
+	broken := errors.New("fsync: input/output error")
+	for name, hit := range map[string]struct {
+		break_ func(n *node)
+		want   string
+	}{
+		"log":     {func(n *node) { n.log.(*memLog).hook = func() error { return broken } }, broken.Error()},
+		"machine": {func(n *node) { n.m.(*machine).panicAt = "poison" }, "unknown command"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newCluster(t, 1, Options{})
+				n := c.nodes[1]
+				c.propose(n, "fine")
+				hit.break_(n)
+				_, err := n.r.Propose(context.Background(), []byte("poison"))
+				if !errors.Is(err, ErrUnknown) {
+					t.Errorf("the call under way got %v", err)
+				}
+				if err := <-n.ended; err == nil || !strings.Contains(err.Error(), hit.want) {
+					t.Errorf("Run ended with %v", err)
+				}
+				if _, err := n.r.Propose(context.Background(), []byte("late")); !errors.Is(err, ErrClosed) || errors.Is(err, ErrUnknown) {
+					t.Errorf("a call after the end got %v", err)
+				}
+				if err := n.r.ReadIndex(context.Background()); !errors.Is(err, ErrClosed) {
+					t.Errorf("a read after the end got %v", err)
+				}
+				if _, err := n.r.Snapshot(context.Background()); !errors.Is(err, ErrClosed) {
+					t.Errorf("a snapshot after the end got %v", err)
+				}
+				if err := n.r.WaitApplied(context.Background(), 1000); !errors.Is(err, ErrClosed) {
+					t.Errorf("a wait after the end got %v", err)
+				}
+				n.ended <- nil
+				if err := n.stop(); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+// TestFullDisk: the log has no space for a while. Nothing is lost, and the
+// member serves again after.
+func TestFullDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 1, Options{})
+		defer c.stop()
+		n := c.nodes[1]
+		c.propose(n, "fine")
+		var full atomic.Bool
+		full.Store(true)
+		n.log.(*memLog).hook = func() error {
+			if full.Load() {
+				return fmt.Errorf("append: %w", wal.ErrNoSpace)
+			}
+			return nil
+		}
+		go func() {
+			<-time.After(5 * time.Second)
+			full.Store(false)
+		}()
+		c.propose(n, "patient")
+		c.checkSame([]string{"fine", "patient"})
+	})
+}
+
+// TestHungDisk: a leader whose disk hangs gives leadership away and takes no
+// more proposals.
+func TestHungDisk(t *testing.T) {
+	for _, alone := range []bool{false, true} {
+		t.Run(fmt.Sprint("others cannot take over=", alone), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newCluster(t, 3, Options{ReadLease: true})
+				defer c.stop()
+				lead := c.leader()
+				c.propose(lead, "fine")
+				block := make(chan struct{})
+				for _, n := range c.nodes {
+					if n == lead || alone {
+						n.log.(*memLog).hook = func() error { <-block; return nil }
+					}
+				}
+				term := lead.r.Status().Term
+				done := make(chan struct{})
+				go func() { defer close(done); c.propose(lead, "slow") }()
+				c.until("step down", func() bool { return lead.r.Status().Role != Leader })
+				if lead.r.LeaderRead() || lead.r.Leadership().Term != 0 {
+					t.Error("it still decides as a leader")
+				}
+				if s := lead.r.Status(); !s.Stalled || s.Term <= term {
+					t.Errorf("state %+v", s)
+				}
+				if !alone {
+					other := c.nodes[lead.id%3+1]
+					c.propose(other, "elsewhere")
+				}
+				close(block)
+				<-done
+				c.checkSame([]string{"fine", "slow"})
+			})
+		})
+	}
+}
