@@ -97,10 +97,6 @@ func (e *env) everything() kv.Range {
 	return kv.Range{Key: []byte(e.corner), End: kv.Prefix([]byte(e.corner))}
 }
 
-func (e *env) span(from, to string) kv.Range {
-	return kv.Range{Key: e.key(from), End: e.key(to)}
-}
-
 func (e *env) watchAll() kv.WatchRequest {
 	r := e.everything()
 	return kv.WatchRequest{Key: r.Key, End: r.End}

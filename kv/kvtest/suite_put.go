@@ -33,11 +33,10 @@ func putPrevious(e *env) {
 	if prev := e.put("a", "1", kv.WithPrev()).Prev; prev != nil {
 		e.Errorf("previous of a new key: %s", renderKey(*prev))
 	}
-	was := e.get("a")
 	if prev := e.put("a", "2").Prev; prev != nil {
 		e.Errorf("previous that was not asked for: %s", renderKey(*prev))
 	}
-	was = e.get("a")
+	was := e.get("a")
 	prev := e.put("a", "3", kv.WithPrev()).Prev
 	if prev == nil {
 		e.Fatal("no previous key")

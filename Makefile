@@ -1,0 +1,46 @@
+# make without a target lists the targets.
+
+.DEFAULT_GOAL := help
+.PHONY: help build test race lint fuzz sim kills powercut bench ci
+
+# Seeds and sizes can be given: make sim SEEDS=5000 START=1000
+SEEDS ?= 2000
+START ?= 1
+SEED  ?= 1
+KILLS ?= 1000
+CUTS  ?= 100
+BENCH ?= -stores concord,hashicorp,etcd -members 1 -writers 1024 -rounds 3
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## the program, as ./bin/concord
+	go build -o bin/concord ./cmd/concord
+
+test: ## all tests, as the README says
+	go test ./...
+
+race: ## all tests but the simulator's, with the race detector
+	.ci/run race
+
+lint: ## formatting, vet, the project's own rules, staticcheck
+	.ci/run fmt vet staticcheck
+	go test ./internal/lint
+
+fuzz: ## every fuzz test for FUZZ_TIME (5s)
+	.ci/run fuzz
+
+sim: ## SEEDS (2000) simulated clusters of a minute each, from seed START (1)
+	go test ./internal/sim -run '^TestSeeds$$' -count=1 -v -timeout 0 -sim.start=$(START) -sim.seeds=$(SEEDS) -sim.time=24h
+
+kills: ## KILLS (1000) times kill -9 of real processes under load, by SEED (1)
+	go run ./internal/chaos -kinds leader,member,all -faults $(KILLS) -seed $(SEED)
+
+powercut: ## CUTS (100) power cuts of real processes under load, by SEED (1); needs root
+	go run ./internal/chaos -kinds power -faults $(CUTS) -seed $(SEED)
+
+bench: ## Concord beside hashicorp/raft and etcd in one process (downloads them)
+	go -C bench run ./embedded $(BENCH)
+
+ci: ## what is run for every change; under 30 minutes on two cores
+	.ci/run
