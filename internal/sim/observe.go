@@ -17,6 +17,9 @@ func (n *node) observe(out *replica.Output) {
 	w := n.w
 	for i := range out.Writes {
 		n.observeWrite(&out.Writes[i].Batch)
+		if state := out.Writes[i].Batch.State; state.Vote != 0 {
+			n.proc.ballots = append(n.proc.ballots, vote{out.Writes[i].Seq, state})
+		}
 	}
 	s, old := &out.State, &n.state
 	if s.Term < old.Term || s.Commit < old.Commit || s.Applied < old.Applied {
@@ -32,12 +35,9 @@ func (n *node) observe(out *replica.Output) {
 	}
 }
 
-// observeWrite checks what is to go to the log: one vote a term, and entries
-// that are the same in all logs.
+// observeWrite checks what is to go to the log: entries are the same in all
+// logs.
 func (n *node) observeWrite(b *replica.Batch) {
-	if b.State.Vote != 0 {
-		n.w.ledger.voted(n.id, b.State.Term, b.State.Vote)
-	}
 	logs := &n.logs.emitted
 	before, known := uint64(0), false
 	if len(b.Entries) > 0 && !b.Reset {
@@ -53,6 +53,21 @@ func (n *node) observeWrite(b *replica.Batch) {
 		before, known = e.Term, true
 	}
 	logs.write(b)
+}
+
+// vote is one that counts once the write with that number is done.
+type vote struct {
+	seq   uint64
+	state replica.HardState
+}
+
+// observeVotes: what was written up to seq is promised: one vote a term.
+func (p *process) observeVotes(seq uint64) {
+	for len(p.ballots) > 0 && p.ballots[0].seq <= seq {
+		s := p.ballots[0].state
+		p.ballots = p.ballots[1:]
+		p.n.w.ledger.voted(p.n.id, s.Term, s.Vote)
+	}
 }
 
 // observeLeader: whoever wins an election has all that is committed (leader

@@ -42,6 +42,8 @@ type Result struct {
 	// Committed entries, requests that clients saw succeed, process starts,
 	// elections, and operations that porcupine decided.
 	Committed, Acked, Starts, Elections, Checked int
+	// Tally counts more of what happened, for people.
+	Tally string
 	// Summary tells the mix that the seed drew.
 	Summary string
 }
@@ -104,7 +106,7 @@ func drawMix(o *Options, rnd chance) mix {
 	m.election = pick(rnd, 300*time.Millisecond, time.Second)
 	m.tick = m.election / 10
 	m.skew = pick(rnd, 0, 0, 0.0001, 0.01)
-	m.apply = pick(rnd, 0, 10*time.Microsecond, 10*time.Microsecond, time.Millisecond, 20*time.Millisecond)
+	m.apply = pick(rnd, 0, 10*time.Microsecond, 10*time.Microsecond, time.Millisecond, 5*time.Millisecond)
 	m.net = netOptions{
 		latency:   rnd.spread(20*time.Microsecond, m.election/20),
 		floor:     20 * time.Microsecond,

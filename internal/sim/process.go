@@ -31,6 +31,7 @@ type process struct {
 	restored uint64 // index of the snapshot it started from
 	turning  bool   // a turn is scheduled
 	failed   error  // why the process has to end
+	ballots  []vote // not yet on disk
 
 	writer  writer
 	applies applies
@@ -266,6 +267,7 @@ func (p *process) written(done []replica.Write) {
 		}
 		last := done[len(done)-1].Seq
 		wr.queue = wr.queue[len(done):]
+		p.observeVotes(last)
 		p.step(replica.Input{Kind: replica.InputWritten, Seq: last})
 	}
 	p.pump()

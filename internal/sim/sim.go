@@ -138,7 +138,7 @@ func (w *world) result() Result {
 	return Result{
 		Seed: w.options.Seed, Hash: w.trace.hash, Events: w.loop.count, Virtual: time.Duration(w.loop.now),
 		Committed: int(w.ledger.last()), Acked: w.tally.acked, Starts: w.tally.starts, Elections: w.tally.elections,
-		Checked: w.people.checked, Summary: w.summary(),
+		Checked: w.people.checked, Summary: w.summary(), Tally: fmt.Sprintf("%+v %+v", w.tally, w.net.stats),
 	}
 }
 

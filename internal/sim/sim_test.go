@@ -45,7 +45,7 @@ func report(t *testing.T, res Result) {
 	if res.Err != nil {
 		t.Errorf("%v\n%s\nreplay: %s", res, res.Summary, replay(res.Seed))
 	} else if testing.Verbose() {
-		t.Log(res)
+		t.Log(res, res.Tally)
 	}
 }
 
@@ -55,4 +55,18 @@ func replay(seed uint64) string {
 		s += fmt.Sprintf(" -sim.nodes=%d", *flagNodes)
 	}
 	return s
+}
+
+// TestDeterminism runs seeds twice: everything must happen again.
+func TestDeterminism(t *testing.T) {
+	for seed := uint64(1); seed <= 6; seed++ {
+		o := Options{Seed: seed, Chaos: 10 * time.Second, Calm: 8 * time.Second}
+		a, b := Run(o), Run(o)
+		if a.Hash != b.Hash || a.Events != b.Events {
+			t.Errorf("seed %d: the second run differs\n%v\n%v", seed, a, b)
+		}
+		if c := Run(Options{Seed: seed + 1000, Chaos: o.Chaos, Calm: o.Calm}); c.Hash == a.Hash {
+			t.Errorf("seeds %d and %d have the same hash", seed, seed+1000)
+		}
+	}
 }
