@@ -27,7 +27,7 @@ func (s *Settings) check() error {
 	if err := status.check(); err != nil {
 		return fmt.Errorf("founding: the list of members must have at most %d names, %q among them, with short names and addresses", MaxMembers, s.Name)
 	}
-	for name, addrs := range s.Peers {
+	for name, addrs := range s.Peers { // in any order: it is one error or none
 		if !goodTexts(addrs, maxAddrs) || len(addrs) == 0 && name != s.Name {
 			return fmt.Errorf("founding: member %q needs one to %d addresses", name, maxAddrs)
 		}
@@ -267,13 +267,13 @@ func (m *Machine) propose() bool {
 // conclude ends a promise when its fate is known.
 func (m *Machine) conclude() bool {
 	p := m.rec.Proposal
-	for _, s := range m.known {
+	for _, s := range m.known { // in any order: one is enough
 		if s.Record.Phase == Founded && s.Record.Proposal.same(p) {
 			m.rec.Phase = Founded
 			return true
 		}
 	}
-	for _, s := range m.known {
+	for _, s := range m.known { // in any order: one is enough
 		if s.Record.ID == p.Proposer && s.Record.Seq > p.Seq && !s.Record.Proposal.same(p) {
 			m.rec.Phase, m.rec.Proposal = Free, nil
 			return true
