@@ -4,5 +4,8 @@ package mvcc
 
 import "unsafe"
 
-// adviseHuge does nothing: only Linux takes the advice.
+// Only Linux takes these advices.
+
 func adviseHuge(unsafe.Pointer, int64) {}
+
+func populate(unsafe.Pointer, int64) {}
