@@ -44,7 +44,7 @@ func Open(fs vfs.FS, dir string, o Options) (_ *Log, err error) {
 	}
 	l := &Log{fs: fs, dir: dir, bufs: make(chan []byte, readers), x: f.index}
 	l.pre = newPreparer(fs, dir, o, f)
-	l.segs = append(l.segs, f.segs[:f.active+1]...)
+	l.segs = append(l.segs, f.segs[:f.current+1]...)
 	if len(l.segs) == 0 {
 		seg, err := l.pre.take(1)
 		if err != nil {
@@ -59,50 +59,31 @@ func Open(fs vfs.FS, dir string, o Options) (_ *Log, err error) {
 	return l, nil
 }
 
-// repair removes leftovers, zeroes what a torn write left, and makes the last
-// write durable: it was read from the page cache and may never have reached
-// the disk.
+// repair makes the last write durable (it was read from the page cache and may
+// never have reached the disk), and only then removes leftovers: it may be that
+// write which says that they are. A torn tail stays: the log goes on in the next
+// segment. Zeros over it could be lost by a sync that fails, come back with the
+// next power cut, and then look like damage.
 func (f *found) repair() error {
+	if f.seq > 0 {
+		if err := f.rewrite(f.buffer()); err != nil {
+			return fmt.Errorf("make the log's last write durable: %w", err)
+		}
+	}
 	for _, path := range f.stale {
 		if err := f.fs.Remove(path); err != nil {
 			return fmt.Errorf("remove leftover of the log: %w", err)
 		}
 	}
-	buf := f.buffer()
-	for _, seg := range f.torn {
-		if err := zeroTail(seg, buf); err != nil {
-			return fmt.Errorf("repair torn tail: %w", err)
-		}
-	}
-	if f.seq > 0 {
-		if err := f.rewrite(buf); err != nil {
-			return fmt.Errorf("make the log's last write durable: %w", err)
-		}
-	}
 	if err := f.fs.SyncDir(f.dir); err != nil {
 		return fmt.Errorf("sync log directory: %w", err)
 	}
-	return nil
-}
-
-// zeroTail zeroes what stands behind the last whole write in seg.
-func zeroTail(seg *segment, buf []byte) error {
-	w := window{file: seg.file, path: seg.path, buf: buf}
-	var zero [sectorSize]byte
-	for n := seg.used.Load(); n < seg.sectors(); n++ {
-		zeros, err := w.zeros(n)
-		if err != nil {
-			return err
-		}
-		if zeros > 0 {
-			n += zeros - 1
-			continue
-		}
-		if _, err := seg.file.WriteAt(zero[:], n*sectorSize); err != nil {
-			return err
+	if f.torn {
+		for _, seg := range f.segs[f.active : f.current+1] {
+			seg.size = seg.used.Load() * sectorSize // takes no more
 		}
 	}
-	return seg.file.Sync()
+	return nil
 }
 
 // rewrite writes the last write's sectors once more and syncs them. A plain

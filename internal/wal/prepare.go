@@ -59,7 +59,7 @@ func newPreparer(fs vfs.FS, dir string, o Options, f *found) *preparer {
 	p.cond.L = &p.mu
 	if len(f.segs) > 0 {
 		p.log = f.segs[0].head.log
-		p.ready = append(p.ready, f.segs[f.active+1:]...)
+		p.ready = append(p.ready, f.segs[f.current+1:]...)
 		last := f.segs[len(f.segs)-1]
 		p.number = last.head.number + 1
 		p.size = p.after(last.size)

@@ -32,12 +32,15 @@ type found struct {
 	active int        // the last one in use
 	index  index
 	seq    uint64 // of the last write
-	chain  uint64
+	chain  uint64 // behind it, if chained
+	// chained: the chain is known, from the first write that was read on.
+	chained bool
 	// The last write stands in segs[active] in sectors [writeStart, used).
 	writeStart int64
-	// torn are the segments from segs[active] on in which sectors of a write
-	// were found that did not become whole.
-	torn    []*segment
+	// torn: sectors were found of a write that did not become whole. current
+	// is the last segment in which they stand, or active.
+	torn    bool
+	current int
 	reserve bool
 	hole    string // where sectors that were never written begin
 }
@@ -45,7 +48,7 @@ type found struct {
 // scanDir reads a log; flag is os.O_RDWR or os.O_RDONLY. The result is valid, as far as it goes, with an error
 // too; its segments are open.
 func scanDir(fsys vfs.FS, dir string, flag int) (*found, error) {
-	f := &found{fs: fsys, dir: dir, active: -1}
+	f := &found{fs: fsys, dir: dir, active: -1, current: -1}
 	f.index.oldest = 1
 	f.index.low = 1
 	numbers, err := f.list()
@@ -110,39 +113,46 @@ func (f *found) list() ([]uint64, error) {
 }
 
 // scan reads writes until there is no next one, then decides whether the log
-// ends there.
+// ends there. The next write stands behind the last one or at the start of a
+// later segment: a segment with a torn tail is left as it is.
 func (f *found) scan(buf []byte) error {
 	f.active = 0
 	if err := f.firstWrite(buf); err != nil {
 		return err
 	}
-	for i := 0; ; i++ {
-		if err := f.segment(f.segs[i], buf); err != nil {
+	for i, seg := range f.segs {
+		if err := f.segment(seg, buf); err != nil {
 			return f.follows(err)
 		}
-		if f.segs[i].used.Load() > 1 {
+		if seg.used.Load() > 1 {
 			f.active = i
 		}
-		if i == len(f.segs)-1 || f.active < i {
-			return f.end(buf)
-		}
 	}
+	f.current = f.active
+	return f.end(buf)
 }
 
-// firstWrite finds out where the first segment starts in the log.
+// firstWrite finds out where the first segment starts in the log. A segment
+// before it that has no whole first sector was left after a torn write, and
+// dropped from the log, if the log says so (whole checks it).
 func (f *found) firstWrite(buf []byte) error {
-	seg := f.segs[0]
-	if seg.head.number == 1 {
+	if f.segs[0].head.number == 1 {
+		f.chained = true
 		return nil
 	}
-	s := newScanner(seg, buf)
+	s := newScanner(f.segs[0], buf)
 	sector, err := s.win.sector(1)
+	for ; err == nil && sector[sectorSize-1] == markNone; sector, err = s.win.sector(1) {
+		if len(f.segs) == 1 {
+			return f.lost("the one after it has no start of a log")
+		}
+		if err := f.drop(); err != nil {
+			return err
+		}
+		s = newScanner(f.segs[0], buf)
+	}
 	if err != nil {
 		return err
-	}
-	lost := &CorruptError{File: segmentPath(f.dir, seg.head.number-1), Reason: "the segment is lost: the one after it has no start of a log"}
-	if sector[sectorSize-1] == markNone || sector[0] != kindBegin {
-		return lost
 	}
 	seq := binary.LittleEndian.Uint64(sector[recordHeader:])
 	if err := s.enter(seq, 1); err != nil {
@@ -156,7 +166,7 @@ func (f *found) firstWrite(buf []byte) error {
 		return err
 	}
 	if r.kind != kindBase {
-		return lost
+		return f.lost("the one after it does not say where it starts")
 	}
 	f.seq = seq - 1
 	f.index.base = Mark{r.num[0], r.num[1]}
@@ -168,7 +178,6 @@ func (f *found) firstWrite(buf []byte) error {
 func (f *found) segment(seg *segment, buf []byte) error {
 	s := newScanner(seg, buf)
 	s.chain = f.chain
-	chained := seg != f.segs[0] || seg.head.number == 1
 	var ops []op
 	for number := int64(1); ; number = s.sector + 1 {
 		if number == seg.sectors() {
@@ -176,7 +185,7 @@ func (f *found) segment(seg *segment, buf []byte) error {
 		}
 		err := s.enter(f.seq+1, number)
 		if err == nil {
-			ops, err = s.write(&f.index, ops[:0], chained)
+			ops, err = s.write(&f.index, ops[:0], f.chained)
 		}
 		if err == errUnwritten {
 			f.hole = fmt.Sprintf("byte %d of %s", s.sector*sectorSize, filepath.Base(seg.path))
@@ -185,8 +194,8 @@ func (f *found) segment(seg *segment, buf []byte) error {
 		if err != nil {
 			return err
 		}
-		chained = true
 		f.index.apply(ops)
+		f.chained = true
 		f.seq, f.chain = f.seq+1, s.chain
 		f.writeStart = number
 		seg.used.Store(s.sector + 1)
@@ -197,11 +206,11 @@ func (f *found) segment(seg *segment, buf []byte) error {
 // the one write that was under way when the member stopped. All else is
 // damage; doc.go argues why.
 func (f *found) end(buf []byte) error {
-	for _, seg := range f.segs[f.active:] {
+	for i := f.active; i < len(f.segs); i++ {
+		seg := f.segs[i]
 		s := newScanner(seg, buf)
 		s.seq = f.seq + 1
 		s.key = writeKey(seg.head.key, s.seq)
-		torn := false
 		for n := seg.used.Load(); n < seg.sectors(); n++ {
 			if zero, err := s.win.zeros(n); err != nil {
 				return err
@@ -209,13 +218,10 @@ func (f *found) end(buf []byte) error {
 				n += zero - 1
 				continue
 			}
-			torn = true
+			f.torn, f.current = true, i
 			if err := s.load(n); err != nil && err != errUnwritten {
 				return f.follows(err)
 			}
-		}
-		if torn {
-			f.torn = append(f.torn, seg)
 		}
 	}
 	return nil
@@ -235,20 +241,30 @@ func (f *found) follows(err error) error {
 // aside the segments that it says it has dropped.
 func (f *found) whole() error {
 	x := &f.index
-	first := f.segs[0].head.number
-	if first > x.oldest || x.first() < x.low {
-		return &CorruptError{File: segmentPath(f.dir, first-1),
-			Reason: fmt.Sprintf("the segment is lost: the log needs segments from %d on and entries from %d on", x.oldest, x.first())}
+	if f.segs[0].head.number > x.oldest || x.first() < x.low {
+		return f.lost(fmt.Sprintf("the log needs segments from %d on and entries from %d on", x.oldest, x.first()))
 	}
 	for f.segs[0].head.number < x.oldest && f.active > 0 {
-		f.stale = append(f.stale, f.segs[0].path)
-		if _, err := f.segs[0].release(); err != nil {
+		if err := f.drop(); err != nil {
 			return err
 		}
-		f.segs = f.segs[1:]
 		f.active--
+		f.current--
 	}
 	return nil
+}
+
+// lost tells of the missing segment before the first one.
+func (f *found) lost(why string) error {
+	return &CorruptError{File: segmentPath(f.dir, f.segs[0].head.number-1), Reason: "the segment is lost: " + why}
+}
+
+// drop sets the first segment aside, to be removed.
+func (f *found) drop() error {
+	f.stale = append(f.stale, f.segs[0].path)
+	_, err := f.segs[0].release()
+	f.segs = f.segs[1:]
+	return err
 }
 
 // close closes all segments.

@@ -31,7 +31,7 @@ type SegmentInfo struct {
 // holds what was found up to the first damage, which is the error.
 func Verify(fs vfs.FS, dir string) (Report, error) {
 	f, err := scanDir(fs, dir, os.O_RDONLY)
-	r := Report{First: f.index.first(), Last: f.index.last, State: f.index.state, Mark: f.index.mark, Torn: len(f.torn) > 0}
+	r := Report{First: f.index.first(), Last: f.index.last, State: f.index.state, Mark: f.index.mark, Torn: f.torn}
 	for _, s := range f.segs {
 		info := SegmentInfo{File: s.path, Size: s.size, First: s.low, Last: s.high}
 		if used := s.used.Load(); used > 1 {
