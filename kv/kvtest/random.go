@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/concord-kv/concord/kv"
 )
@@ -24,7 +25,7 @@ func runRandom(t *testing.T, open func(t *testing.T) kv.Store, o Options) {
 	for seed := first; seed < first+uint64(o.Seeds); seed++ {
 		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
 			d := &differential{
-				t: t, seed: seed, model: NewModel(o.Limits), store: open(t),
+				t: t, seed: seed, patience: o.Patience, model: NewModel(o.Limits), store: open(t),
 				gen: generator{rng: rand.New(rand.NewPCG(seed, 0)), limits: o.Limits},
 			}
 			d.run(o.Steps)
@@ -41,17 +42,18 @@ type step struct {
 
 // differential runs one sequence of steps on a store and on the model.
 type differential struct {
-	t     *testing.T
-	seed  uint64
-	model *Model
-	store kv.Store
-	gen   generator
+	t        *testing.T
+	seed     uint64
+	patience time.Duration
+	model    *Model
+	store    kv.Store
+	gen      generator
 	// done are the names of the steps so far.
 	done []string
 }
 
 func (d *differential) run(steps int) {
-	ctx, cancel := context.WithTimeout(d.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(d.t.Context(), d.patience)
 	defer cancel()
 	whole := kv.WatchRequest{Key: []byte{0}, End: []byte{0}, PrevKV: true}
 	live, stop := iter.Pull2(d.store.Watch(ctx, whole))

@@ -17,6 +17,10 @@ type Options struct {
 	// Advance moves a store's cluster time on and expires what is due. When
 	// it is nil, cluster time runs by itself and the suite waits for it.
 	Advance func(s kv.Store, d time.Duration)
+	// Patience bounds every wait of a case; 0 means a minute. It is long
+	// because a wait ends when what is waited for comes: only a failure takes
+	// it all.
+	Patience time.Duration
 	// Seeds is how many random sequences are compared with [Model], each on a
 	// store of its own; 0 means 8. Steps is the length of each; 0 means 150.
 	Seeds, Steps int
@@ -30,6 +34,9 @@ type Options struct {
 // stores are opened, one after the other.
 func Run(t *testing.T, open func(t *testing.T) kv.Store, o Options) {
 	o.Limits = o.Limits.WithDefaults()
+	if o.Patience == 0 {
+		o.Patience = time.Minute
+	}
 	groups := []struct {
 		name  string
 		cases []testCase
@@ -70,10 +77,6 @@ type testCase struct {
 	run  func(e *env)
 }
 
-// patience bounds every wait. It is long because a wait ends when what is
-// waited for comes; only a failure takes it all.
-const patience = 60 * time.Second
-
 // env is what a case works with: a store, and a corner of its key space.
 type env struct {
 	*testing.T
@@ -84,7 +87,7 @@ type env struct {
 }
 
 func newEnv(t *testing.T, s kv.Store, o Options, n int) *env {
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), o.Patience)
 	t.Cleanup(cancel)
 	return &env{T: t, store: s, ctx: ctx, opts: o, corner: fmt.Sprintf("%02d/", n)}
 }
