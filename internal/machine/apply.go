@@ -203,6 +203,9 @@ func (m *Machine) runLease(d *decoder, k kind) any {
 		if err := m.compact(rev); err != nil {
 			return err
 		}
+	default:
+		d.fail(errUnknown)
+		return nil
 	}
 	h := m.header()
 	return &h

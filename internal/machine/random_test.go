@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"testing"
 	"time"
 
@@ -113,6 +114,9 @@ func (c *chance) valid() kv.Txn {
 
 // sameResult compares results; nil and empty slices are the same.
 func sameResult(want, got any) string {
+	if reflect.DeepEqual(want, got) {
+		return "" // the usual case, and quick
+	}
 	return cmp.Diff(want, got, cmpopts.EquateEmpty())
 }
 
@@ -371,11 +375,11 @@ func applyEntry(m *Machine, index int, e *entry) []any {
 // physical compaction, snapshots and restarts. Results and hashes never differ,
 // and in the end their snapshots are equal but for the history still kept.
 func TestDeterminism(t *testing.T) {
-	for seed := range uint64(6) {
+	for seed := range uint64(4) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
 			c := newChance(100 + seed)
-			log := c.log(1500)
+			log := c.log(1000)
 			members := make([]*Machine, 3)
 			for i := range members {
 				members[i] = New(Options{})
