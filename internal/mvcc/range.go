@@ -47,7 +47,10 @@ func (v View) Range(r *kv.Range) (kv.RangeResult, error) {
 		case sorted || r.Limit <= 0:
 			all = append(all, found...)
 		default: // one more than asked for, to know that there is more
-			all = append(all, found[:min(int64(len(found)), r.Limit+1-int64(len(all)))]...)
+			if room := r.Limit - int64(len(all)); room < int64(len(found)) {
+				found = found[:room+1]
+			}
+			all = append(all, found...)
 		}
 		return true
 	})

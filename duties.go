@@ -1,0 +1,96 @@
+package concord
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/concord-kv/concord/internal/compactor"
+	"github.com/concord-kv/concord/internal/lessor"
+	"github.com/concord-kv/concord/internal/machine"
+	"github.com/concord-kv/concord/internal/replica"
+	"github.com/concord-kv/concord/kv"
+)
+
+// leader is what the leader's duties see of the replica.
+type leader struct{ *replica.Replica }
+
+// Leading implements the duties' Leader.
+func (l leader) Leading() (term kv.Term, since time.Duration, leads bool) {
+	s := l.Leadership()
+	return kv.Term(s.Term), s.Held, s.Term != 0
+}
+
+// ClusterTime implements the duties' Leader.
+func (l leader) ClusterTime() kv.Time { return kv.Time(l.Leadership().Time) }
+
+// ProposeLocal implements the duties' Leader.
+func (l leader) ProposeLocal(ctx context.Context, term kv.Term, command []byte) (any, error) {
+	result, err := l.Replica.ProposeLocal(ctx, uint64(term), command)
+	if err != nil {
+		return nil, mapError(err)
+	}
+	if err, ok := result.(error); ok {
+		return nil, err
+	}
+	return result, nil
+}
+
+// duties are the loops that act while this member leads: they propose like any
+// client.
+func (n *Node) duties() []func(context.Context) error {
+	l := leader{n.replica}
+	expire := lessor.New(lessor.Config{
+		Leader: l, Deadlines: n.machine, Quiet: n.cfg.election, Logger: n.log,
+	})
+	compact := compactor.New(compactor.Config{
+		Leader: l, History: n.machine, Encode: machine.EncodeCompact, Logger: n.log,
+		Watched: n.watches.oldest,
+	})
+	return []func(context.Context) error{expire.Run, compact.Run}
+}
+
+// announce brings this member's name and addresses in the member list up to
+// date, once it has a leader to tell. Then it ends.
+func (n *Node) announce(ctx context.Context) error {
+	for ctx.Err() == nil {
+		if n.Ready(ctx) != nil {
+			continue
+		}
+		want := n.self()
+		if n.announced(want) {
+			return nil
+		}
+		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+		err := n.UpdateMember(ctx, want)
+		cancel()
+		switch {
+		case err == nil:
+			return nil
+		case kv.CodeOf(err) != kv.Unavailable:
+			n.log.Warn("member list not updated", "error", err)
+			return nil
+		}
+	}
+	return nil
+}
+
+// self is how this member should stand in the member list.
+func (n *Node) self() kv.Member {
+	m := kv.Member{ID: n.id, Name: n.cfg.name, ClientAddrs: n.cfg.clientAddrs}
+	if n.cfg.peerAddr != "" {
+		m.PeerAddrs = []string{n.cfg.peerAddr}
+	}
+	return m
+}
+
+func (n *Node) announced(want kv.Member) bool {
+	for _, m := range n.machine.Members() {
+		if m.ID == want.ID {
+			return m.Name == want.Name &&
+				(len(want.PeerAddrs) == 0 || slices.Equal(m.PeerAddrs, want.PeerAddrs)) &&
+				(len(want.ClientAddrs) == 0 || slices.Equal(m.ClientAddrs, want.ClientAddrs))
+		}
+	}
+	return true // not a member any more
+}

@@ -1,0 +1,106 @@
+package concord
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+
+	"github.com/concord-kv/concord/internal/founding"
+	"github.com/concord-kv/concord/internal/machine"
+	"github.com/concord-kv/concord/internal/memberfile"
+	"github.com/concord-kv/concord/internal/replica"
+	"github.com/concord-kv/concord/internal/snap"
+	"github.com/concord-kv/concord/internal/wal"
+	"github.com/concord-kv/concord/kv"
+)
+
+// found takes part in the founding of a cluster until there is one, and makes
+// the state that it starts from. It may be interrupted and repeated at any
+// point.
+func (n *Node) found(ctx context.Context, id memberfile.File, h *peerHandler) (memberfile.File, error) {
+	store := &foundingStore{node: n, file: id}
+	cluster, err := n.agree(ctx, store, h)
+	if err != nil {
+		return id, err
+	}
+	id = store.file // with the record
+	if err := n.makeFirstState(cluster); err != nil {
+		return id, fmt.Errorf("make the first state: %w", err)
+	}
+	id.Cluster = cluster.Cluster
+	if err := memberfile.Save(n.cfg.fs, n.cfg.dir, id); err != nil {
+		return id, err
+	}
+	if n.transport != nil {
+		n.transport.SetCluster(id.Cluster)
+	}
+	n.log.Info("cluster founded", "cluster", kv.ClusterID(id.Cluster), "members", len(cluster.Members))
+	return id, nil
+}
+
+// agree finds out what cluster there will be.
+func (n *Node) agree(ctx context.Context, store *foundingStore, h *peerHandler) (*founding.Proposal, error) {
+	peers := map[string][]string{}
+	for name, addr := range n.cfg.peers {
+		peers[name] = []string{addr}
+	}
+	if n.cfg.peers == nil {
+		peers[n.cfg.name] = nil
+	}
+	record, err := foundingRecord(store.file)
+	if err != nil {
+		return nil, err
+	}
+	f, err := founding.New(founding.Config{
+		Settings: founding.Settings{Name: n.cfg.name, Peers: peers, ClientAddrs: n.cfg.clientAddrs},
+		Record:   record, Caller: n.transport, Store: store, Logger: n.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	h.founder.Store(f)
+	cluster, err := f.Run(ctx)
+	var founded *founding.FoundedError
+	if errors.As(err, &founded) {
+		return nil, kv.Errorf(kv.FailedPrecondition, "%w", founded)
+	}
+	return cluster, err
+}
+
+// makeFirstState writes the snapshot and log that every founder starts from.
+// They are equal on all, and writing them again does no harm: nothing can have
+// been added before member.json names the cluster.
+func (n *Node) makeFirstState(p *founding.Proposal) error {
+	members := make([]kv.Member, len(p.Members))
+	voters := make([]uint64, len(p.Members))
+	for i, m := range p.Members {
+		members[i] = kv.Member{ID: kv.MemberID(m.ID), Name: m.Name, PeerAddrs: m.PeerAddrs, ClientAddrs: m.ClientAddrs}
+		voters[i] = m.ID
+	}
+	m := machine.New(machine.Options{})
+	defer m.Close()
+	m.Bootstrap(kv.ClusterID(p.Cluster), members)
+	meta, err := replica.FirstSnapshot(p.Cluster, voters)
+	if err != nil {
+		return err
+	}
+	_, meta.Hash = m.Hash()
+	write, release := m.Snapshot()
+	defer release()
+	snaps, err := snap.Open(n.cfg.fs, filepath.Join(n.cfg.dir, "snap"), snap.Options{})
+	if err != nil {
+		return err
+	}
+	if len(snaps.List()) == 0 {
+		if _, err := snaps.Create(meta, func(w io.Writer) error { return write(w) }); err != nil {
+			return err
+		}
+	}
+	log, err := wal.Open(n.cfg.fs, filepath.Join(n.cfg.dir, "wal"), wal.Options{})
+	if err != nil {
+		return err
+	}
+	return errors.Join(log.Append(replica.FirstBatch()), log.Close())
+}

@@ -1,0 +1,158 @@
+package concord
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/concord-kv/concord/internal/founding"
+	"github.com/concord-kv/concord/internal/machine"
+	"github.com/concord-kv/concord/internal/replica"
+	"github.com/concord-kv/concord/internal/transport"
+	"github.com/concord-kv/concord/kv"
+)
+
+// Node is one member. It implements [kv.Store] and [kv.Cluster]; all methods may
+// be called concurrently. After Close, and after the member has failed, calls
+// return [kv.ErrClosed].
+type Node struct {
+	// Set by Open, then read only.
+	cfg       config
+	limits    kv.Limits
+	log       *slog.Logger
+	id        kv.MemberID
+	machine   *machine.Machine
+	replica   *replica.Replica
+	transport *transport.Transport // nil for a member that is alone
+	founder   *founding.Founder    // likewise
+	closers   []closer
+	cancel    context.CancelFunc
+	hangUp    context.CancelFunc // ends the transport; nil without one
+
+	watches watches
+
+	// done is closed when the member has ended, after err was written.
+	done chan struct{}
+	err  error
+
+	closing  sync.Once
+	closeErr error
+}
+
+var (
+	_ kv.Store   = (*Node)(nil)
+	_ kv.Cluster = (*Node)(nil)
+)
+
+// closer is something that Open opened.
+type closer struct {
+	what  string
+	close func() error
+}
+
+// onClose has Close call f, before everything registered earlier.
+func (n *Node) onClose(what string, f func() error) {
+	n.closers = append(n.closers, closer{what, f})
+}
+
+// start runs the member's loops until its end, which an error of one of them
+// brings about.
+func (n *Node) start(loops ...func(context.Context) error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	n.cancel = cancel
+	var group sync.WaitGroup
+	var once sync.Once
+	for _, loop := range loops {
+		group.Go(func() {
+			if err := loop(ctx); err != nil && !errors.Is(err, context.Canceled) {
+				once.Do(func() { n.err = err })
+				n.log.Error("member ends", "error", err)
+				cancel()
+			}
+		})
+	}
+	go func() {
+		group.Wait()
+		if n.hangUp != nil {
+			n.hangUp() // others see at once that this member is gone
+		}
+		close(n.done)
+	}()
+}
+
+// Done is closed when the member has ended: by Close, or because it cannot go
+// on. [Node.Err] then says why.
+func (n *Node) Done() <-chan struct{} { return n.done }
+
+// Err is nil until Done is closed, and after Close. Else it is what ended the
+// member, such as a failed disk.
+func (n *Node) Err() error {
+	select {
+	case <-n.done:
+		return n.err
+	default:
+		return nil
+	}
+}
+
+// Ready returns when the member serves linearizable reads: it belongs to a
+// cluster that has a leader, and has caught up with it.
+func (n *Node) Ready(ctx context.Context) error {
+	for {
+		err := n.barrier(ctx, kv.Strong)
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil:
+			return ctx.Err()
+		}
+		select {
+		case <-n.done:
+			return errors.Join(kv.ErrClosed, n.err)
+		default:
+		}
+		if kv.CodeOf(err) != kv.Unavailable && !errors.Is(err, kv.ErrOverloaded) {
+			return err
+		}
+	}
+}
+
+// handOver is how long Close waits for another member to take leadership over.
+const handOver = 500 * time.Millisecond
+
+// Close ends the member and gives everything back. A leader hands leadership
+// over first. What was acknowledged is durable already; calls under way get an
+// error. Later calls of Close return what the first did.
+func (n *Node) Close() error {
+	n.closing.Do(func() {
+		if n.cancel != nil {
+			n.resign()
+			n.cancel()
+			<-n.done
+		}
+		var errs []error
+		for i := len(n.closers) - 1; i >= 0; i-- {
+			c := n.closers[i]
+			if err := c.close(); err != nil {
+				errs = append(errs, fmt.Errorf("close %s: %w", c.what, err))
+			}
+		}
+		n.closeErr = errors.Join(errs...)
+	})
+	return n.closeErr
+}
+
+// resign gives leadership to another member, if there is one to take it.
+func (n *Node) resign() {
+	if s := n.replica.Status(); n.transport == nil || s.Role != replica.Leader || len(s.Voters) < 2 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), handOver)
+	defer cancel()
+	if err := n.replica.TransferLeader(ctx, 0); err != nil {
+		n.log.Info("leadership not handed over", "error", err)
+	}
+}

@@ -1,0 +1,172 @@
+package concord
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"time"
+
+	"github.com/concord-kv/concord/internal/machine"
+	"github.com/concord-kv/concord/internal/memberfile"
+	"github.com/concord-kv/concord/internal/replica"
+	"github.com/concord-kv/concord/internal/snap"
+	"github.com/concord-kv/concord/internal/transport"
+	"github.com/concord-kv/concord/internal/vfs"
+	"github.com/concord-kv/concord/internal/wal"
+	"github.com/concord-kv/concord/kv"
+)
+
+// Open opens the member whose data is in dir, and makes it if there is none.
+// The directory belongs to this member alone and is locked while it is open.
+//
+// A member of a cluster whose founding is not complete waits for the others
+// until ctx ends. After Open has returned, ctx has no effect; [Node.Ready] waits
+// until the member serves.
+func Open(ctx context.Context, dir string, opts ...Option) (_ *Node, err error) {
+	cfg := config{dir: dir}
+	for _, opt := range opts {
+		opt(&cfg)
+	}
+	if err := cfg.check(); err != nil {
+		return nil, fmt.Errorf("open member: %w", err)
+	}
+	n := &Node{cfg: cfg, limits: cfg.limits, log: cfg.logger, done: make(chan struct{})}
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("open member in %s: %w", dir, err), n.Close())
+		}
+	}()
+	if err := n.lock(); err != nil {
+		return nil, err
+	}
+	id, err := n.identify()
+	if err != nil {
+		return nil, err
+	}
+	peers := newPeerHandler()
+	if cfg.peers != nil {
+		if err := n.listen(id, peers); err != nil {
+			return nil, err
+		}
+	}
+	if id.Cluster == 0 {
+		if id, err = n.found(ctx, id, peers); err != nil {
+			return nil, err
+		}
+	}
+	if err := n.openStore(id); err != nil {
+		return nil, err
+	}
+	loops := append(n.duties(), n.replica.Run, n.announce)
+	if n.transport != nil {
+		peers.serve(n)
+		n.connect()
+	}
+	n.start(loops...)
+	return n, nil
+}
+
+// lock makes the data directory and takes its lock.
+func (n *Node) lock() error {
+	if err := n.cfg.fs.MkdirAll(n.cfg.dir); err != nil {
+		return fmt.Errorf("make the data directory: %w", err)
+	}
+	lock, err := n.cfg.fs.Lock(filepath.Join(n.cfg.dir, "LOCK"))
+	if errors.Is(err, vfs.ErrLocked) {
+		return kv.Errorf(kv.FailedPrecondition, "the data directory is in use: %w; stop that process, or give this member a directory of its own", err)
+	}
+	if err != nil {
+		return fmt.Errorf("lock the data directory: %w", err)
+	}
+	n.onClose("lock", lock.Close)
+	return nil
+}
+
+// openStore opens log, snapshots, machine and replica of a founded member.
+func (n *Node) openStore(id memberfile.File) error {
+	fs, dir := n.cfg.fs, n.cfg.dir
+	snaps, err := snap.Open(fs, filepath.Join(dir, "snap"), snap.Options{})
+	if err != nil {
+		return fmt.Errorf("open snapshots: %w", err)
+	}
+	log, err := wal.Open(fs, filepath.Join(dir, "wal"), wal.Options{})
+	if err != nil {
+		return damaged(fmt.Errorf("open log: %w", err), n.cfg.peers != nil)
+	}
+	n.onClose("log", log.Close)
+	n.machine = machine.New(machine.Options{})
+	n.onClose("machine", func() error { n.machine.Close(); return nil })
+	cfg := replica.Config{
+		ID: id.ID, Cluster: id.Cluster, Machine: n.machine, Log: log, Snapshots: snapshots{snaps},
+		Options: replica.Options{
+			Heartbeat: n.cfg.heartbeat, Election: n.cfg.election,
+			SnapshotBytes: n.cfg.snapshot, MaxCommandBytes: n.maxCommand(),
+		},
+		Logger: n.log,
+	}
+	if n.transport != nil {
+		cfg.Transport = n.transport
+	}
+	n.id = kv.MemberID(id.ID)
+	if n.replica, err = replica.New(cfg); err != nil {
+		return damaged(fmt.Errorf("start from disk: %w", err), n.cfg.peers != nil)
+	}
+	if got := n.machine.Cluster(); got != 0 && uint64(got) != id.Cluster {
+		return kv.Errorf(kv.DataLoss, "snapshots in the data directory are of cluster %v, its member.json is of %x; one of them was copied from elsewhere", got, id.Cluster)
+	}
+	return nil
+}
+
+// maxCommand is the longest command that a request within the limits makes.
+func (n *Node) maxCommand() int {
+	const envelope = 1 << 20
+	return int(n.limits.RequestBytes) + envelope
+}
+
+// damaged adds the next step to an error that says that the disk's content is
+// bad.
+func damaged(err error, cluster bool) error {
+	var log *wal.CorruptError
+	var snapshot *snap.CorruptError
+	if !errors.As(err, &log) && !errors.As(err, &snapshot) {
+		return err
+	}
+	step := "restore a backup with 'concord backup restore'"
+	if cluster {
+		step = "start this member with --rejoin: it sets the directory aside and gets its data from the others"
+	}
+	return kv.Errorf(kv.DataLoss, "%w; nothing was changed; %s", err, step)
+}
+
+// listen starts the transport, which founding needs already.
+func (n *Node) listen(id memberfile.File, h *peerHandler) error {
+	l := n.cfg.listener
+	if l == nil {
+		var err error
+		if l, err = net.Listen("tcp", n.cfg.peerAddr); err != nil {
+			return fmt.Errorf("listen for members: %w", err)
+		}
+	}
+	dialer := &net.Dialer{Timeout: 5 * time.Second}
+	n.transport = transport.New(transport.Config{
+		ID: id.ID, Cluster: id.Cluster, Listener: l, Handler: h, Logger: n.log,
+		Dial: func(ctx context.Context, addr string) (net.Conn, error) {
+			return dialer.DialContext(ctx, "tcp", addr)
+		},
+		MaxMessage: n.maxCommand() + 8<<20,
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	n.hangUp = cancel
+	ended := make(chan error, 1)
+	go func() { ended <- n.transport.Run(ctx) }()
+	n.onClose("transport", func() error {
+		cancel()
+		if err := <-ended; err != nil && !errors.Is(err, context.Canceled) {
+			return err
+		}
+		return nil
+	})
+	return nil
+}

@@ -1,0 +1,86 @@
+package concord
+
+import (
+	"errors"
+	"io"
+	"sync/atomic"
+
+	"github.com/concord-kv/concord/internal/founding"
+	"github.com/concord-kv/concord/internal/replica"
+	"github.com/concord-kv/concord/internal/transport"
+	"github.com/concord-kv/concord/kv"
+)
+
+// peerHandler takes what other members send: questions about founding from the
+// start, and messages once there is a replica.
+type peerHandler struct {
+	founder atomic.Pointer[founding.Founder]
+	replica atomic.Pointer[replica.Replica]
+}
+
+var _ transport.Handler = (*peerHandler)(nil)
+
+func newPeerHandler() *peerHandler { return &peerHandler{} }
+
+// serve lets the replica have what comes from now on.
+func (h *peerHandler) serve(n *Node) { h.replica.Store(n.replica) }
+
+var errNotStarted = errors.New("this member is still starting")
+
+func (h *peerHandler) Receive(from uint64, ch transport.Channel, payload []byte) {
+	if r := h.replica.Load(); r != nil {
+		r.Receive(from, ch, payload)
+	}
+}
+
+func (h *peerHandler) ReceiveStream(from uint64, header []byte, body io.Reader) error {
+	if r := h.replica.Load(); r != nil {
+		return r.ReceiveStream(from, header, body)
+	}
+	return errNotStarted
+}
+
+func (h *peerHandler) ReceiveCall(_ string, payload []byte) ([]byte, error) {
+	if f := h.founder.Load(); f != nil {
+		return f.Answer(payload)
+	}
+	return nil, errNotStarted
+}
+
+func (h *peerHandler) PeerUp(id uint64) {
+	if r := h.replica.Load(); r != nil {
+		r.PeerUp(id)
+	}
+}
+
+func (h *peerHandler) PeerDown(id uint64) {
+	if r := h.replica.Load(); r != nil {
+		r.PeerDown(id)
+	}
+}
+
+// connect tells the transport whom to reach where: the member list says who,
+// and where it knows; this member's own list of peers goes before it, because
+// addresses may have changed while all were down.
+func (n *Node) connect() {
+	wanted := map[uint64]bool{}
+	for _, m := range n.machine.Members() {
+		if m.ID == n.id {
+			continue
+		}
+		addrs := m.PeerAddrs
+		if addr := n.cfg.peers[m.Name]; addr != "" {
+			addrs = append([]string{addr}, addrs...)
+		}
+		if len(addrs) == 0 {
+			continue
+		}
+		wanted[uint64(m.ID)] = true
+		n.transport.SetPeer(uint64(m.ID), addrs...)
+	}
+	for _, p := range n.transport.Peers() {
+		if !wanted[p.ID] && n.machine.Removed(kv.MemberID(p.ID)) {
+			n.transport.RemovePeer(p.ID)
+		}
+	}
+}

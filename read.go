@@ -1,0 +1,85 @@
+package concord
+
+import (
+	"context"
+
+	"github.com/concord-kv/concord/internal/machine"
+	"github.com/concord-kv/concord/kv"
+)
+
+// barrier returns when this member's state is fresh enough for a read at level.
+func (n *Node) barrier(ctx context.Context, level kv.ReadLevel) error {
+	switch {
+	case level == kv.Eventual:
+		return nil
+	case level == kv.Leader && n.replica.LeaderRead():
+		return nil
+	}
+	return mapError(n.replica.ReadIndex(ctx))
+}
+
+// Range implements [kv.KV].
+func (n *Node) Range(ctx context.Context, r kv.Range) (kv.RangeResult, error) {
+	if err := n.limits.CheckRange(&r); err != nil {
+		return kv.RangeResult{}, err
+	}
+	if err := n.barrier(ctx, r.Level); err != nil {
+		return kv.RangeResult{}, err
+	}
+	view := n.machine.View()
+	defer view.Close()
+	return view.Range(&r)
+}
+
+// Get reads one key at the given level. It returns [kv.ErrKeyNotFound] when
+// there is none.
+func (n *Node) Get(ctx context.Context, key string, level kv.ReadLevel) (kv.KeyValue, error) {
+	if err := n.limits.CheckRange(&kv.Range{Key: []byte(key), Level: level}); err != nil {
+		return kv.KeyValue{}, err
+	}
+	if err := n.barrier(ctx, level); err != nil {
+		return kv.KeyValue{}, err
+	}
+	found, ok := n.machine.Get([]byte(key))
+	if !ok {
+		return kv.KeyValue{}, kv.ErrKeyNotFound
+	}
+	return found, nil
+}
+
+// readTxn serves a transaction that can change nothing: it is a read.
+func (n *Node) readTxn(ctx context.Context, t *kv.Txn) (kv.TxnResult, error) {
+	if err := n.barrier(ctx, txnLevel(t)); err != nil {
+		return kv.TxnResult{}, err
+	}
+	view := n.machine.View()
+	defer view.Close()
+	return view.Txn(t)
+}
+
+// txnLevel is Eventual when there are ranges and all are, whatever is compared,
+// as etcd has it; else Strong.
+func txnLevel(t *kv.Txn) kv.ReadLevel {
+	for _, ops := range [...][]kv.Op{t.Success, t.Failure} {
+		for i := range ops {
+			switch {
+			case ops[i].Kind == kv.OpRange && ops[i].Range.Level != kv.Eventual:
+				return kv.Strong
+			case ops[i].Kind == kv.OpTxn && txnLevel(ops[i].Txn) != kv.Eventual:
+				return kv.Strong
+			}
+		}
+	}
+	if len(t.Success)+len(t.Failure) == 0 {
+		return kv.Strong
+	}
+	return kv.Eventual
+}
+
+// strongView is a view that a linearizable read may use; the caller closes it.
+func (n *Node) strongView(ctx context.Context) (machine.View, error) {
+	if err := n.barrier(ctx, kv.Strong); err != nil {
+		return machine.View{}, err
+	}
+	return n.machine.View(), nil
+}

@@ -1,0 +1,42 @@
+package concord
+
+import (
+	"context"
+	"time"
+
+	"github.com/concord-kv/concord/internal/machine"
+	"github.com/concord-kv/concord/kv"
+)
+
+// Settings hold for the whole cluster and are replicated.
+type Settings struct {
+	// LeaderReads lets the leader serve reads at [kv.Leader] from its lease,
+	// without asking a majority. They are linearizable while the rates of the
+	// members' clocks differ by less than one part in eight. Default off.
+	LeaderReads bool
+	// Retention is how long history is kept for reads at older revisions and
+	// for watches that resume; default 10 minutes.
+	Retention time.Duration
+	// HistoryBytes is how much history is kept at most, where the live keys
+	// take less; default 256 MiB.
+	HistoryBytes int64
+}
+
+// Settings returns the settings as this member has applied them.
+func (n *Node) Settings() Settings {
+	s := n.machine.Settings()
+	return Settings{LeaderReads: s.LeaderReads, Retention: s.Retention, HistoryBytes: s.HistoryBytes}
+}
+
+// SetSettings replaces the settings.
+func (n *Node) SetSettings(ctx context.Context, s Settings) error {
+	if s.Retention < 0 || s.Retention > kv.MaxTTL || s.HistoryBytes < 0 {
+		return kv.Errorf(kv.InvalidArgument, "retention of %v and %d bytes is out of range; use 0 to %v, and bytes that are not negative", s.Retention, s.HistoryBytes, kv.MaxTTL)
+	}
+	_, err := n.headerCommand(ctx, func(dst []byte) []byte {
+		return machine.EncodeSettings(dst, machine.SettingsChange{
+			LeaderReads: &s.LeaderReads, Retention: &s.Retention, HistoryBytes: &s.HistoryBytes,
+		})
+	})
+	return err
+}

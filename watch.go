@@ -1,0 +1,265 @@
+package concord
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/concord-kv/concord/internal/machine"
+	"github.com/concord-kv/concord/internal/mvcc"
+	"github.com/concord-kv/concord/kv"
+)
+
+// A watch is a read: a cursor into history, and a wake-up when its range
+// changed. It holds no view while the consumer works, so a slow consumer pins
+// nothing.
+
+// The bounds of what a watch reads at once, so that it pins pages for a short
+// time only.
+const (
+	watchChunkEvents = 1024
+	watchChunkBytes  = 1 << 20
+)
+
+// Watch implements [kv.Watcher].
+func (n *Node) Watch(ctx context.Context, w kv.WatchRequest) iter.Seq2[kv.WatchBatch, error] {
+	return func(yield func(kv.WatchBatch, error) bool) {
+		if err := n.limits.CheckWatch(&w); err != nil {
+			yield(kv.WatchBatch{}, err)
+			return
+		}
+		if w.Start == 0 {
+			// What was acknowledged before the call is not "after now".
+			if err := n.barrier(ctx, kv.Strong); err != nil {
+				yield(kv.WatchBatch{}, err)
+				return
+			}
+		}
+		c := &cursor{node: n, req: w, yield: yield}
+		n.watches.add(c)
+		defer n.watches.remove(c)
+		if err := c.run(ctx); err != nil {
+			yield(kv.WatchBatch{}, err)
+		}
+	}
+}
+
+// cursor is one watch under way.
+type cursor struct {
+	node    *Node
+	req     kv.WatchRequest
+	yield   func(kv.WatchBatch, error) bool
+	watcher *mvcc.Watcher
+	// replaced is closed when a snapshot took the place of the state that
+	// watcher belongs to.
+	replaced <-chan struct{}
+	// next is the first revision not yet yielded.
+	next kv.Revision
+	// seen is the last revision up to which all was yielded; it is never ahead
+	// of the store.
+	seen kv.Revision
+	// reading is the oldest revision that is still to be read; 0 while nothing
+	// is. The compactor reads it.
+	reading atomic.Int64
+	// revs is the buffer for wake-ups, batches the one for what was read.
+	revs    []kv.Revision
+	batches []kv.WatchBatch
+}
+
+// run yields until ctx ends, the consumer stops (nil) or an error ends the
+// watch.
+func (c *cursor) run(ctx context.Context) error {
+	view := c.register()
+	defer func() { c.watcher.Close() }()
+	rev, compacted := view.Header().Revision, view.CompactRevision()
+	view.Close()
+	c.next = c.req.Start
+	if c.next == 0 {
+		c.next = rev + 1
+	}
+	if c.next < compacted || c.next < 0 {
+		return &kv.CompactedError{Compacted: compacted}
+	}
+	c.seen = min(rev, c.next-1)
+	if !c.yield(kv.WatchBatch{Revision: c.seen}, nil) {
+		return nil
+	}
+	for {
+		if more, err := c.read(c.next, rev); !more || err != nil {
+			return err
+		}
+		if err := c.follow(ctx); err != errReplaced {
+			return err
+		}
+		// Read on from the new state's history.
+		c.watcher.Close()
+		view := c.register()
+		rev = view.Header().Revision
+		view.Close()
+	}
+}
+
+// register makes the watcher; the view has all changes that will not wake it.
+func (c *cursor) register() machine.View {
+	c.watcher, c.replaced = c.node.machine.Watch(c.req.Key, c.req.End)
+	return c.node.machine.View()
+}
+
+// errReplaced ends follow when a snapshot was installed.
+var errReplaced = errors.New("the state was replaced by a snapshot")
+
+// follow yields what changes from now on. It returns nil when the consumer
+// stops.
+func (c *cursor) follow(ctx context.Context) error {
+	var idle *time.Timer
+	var silent <-chan time.Time
+	if c.req.Progress > 0 {
+		idle = time.NewTimer(c.req.Progress)
+		defer idle.Stop()
+		silent = idle.C
+	}
+	for {
+		mark := false
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-c.node.done:
+			return kv.ErrClosed
+		case <-c.replaced:
+			return errReplaced
+		case <-c.watcher.C:
+		case <-silent:
+			mark = true
+		case <-c.req.ProgressRequests:
+			mark = true
+		}
+		// The revision is read before the wake-ups are taken: a change up to
+		// it has woken this watcher by now.
+		rev := c.revision()
+		more, err := c.drain()
+		if more && err == nil && mark {
+			c.seen = max(rev, c.seen)
+			more = c.yield(kv.WatchBatch{Revision: c.seen}, nil)
+		}
+		if !more || err != nil {
+			return err
+		}
+		if idle != nil {
+			idle.Reset(c.req.Progress)
+		}
+	}
+}
+
+func (c *cursor) revision() kv.Revision {
+	view := c.node.machine.View()
+	defer view.Close()
+	return view.Header().Revision
+}
+
+// drain yields the revisions that woke the watcher.
+func (c *cursor) drain() (more bool, err error) {
+	revs, all := c.watcher.Take(c.revs[:0])
+	c.revs = revs
+	if len(revs) == 0 {
+		return true, nil
+	}
+	if !all {
+		return c.read(max(c.next, revs[0]), revs[len(revs)-1])
+	}
+	for _, rev := range revs {
+		if rev < c.next {
+			continue // read already, while catching up
+		}
+		if more, err := c.read(rev, rev); !more || err != nil {
+			return more, err
+		}
+	}
+	return true, nil
+}
+
+// read yields the changes at from..to, in chunks, and moves the cursor behind
+// them. It reports whether the consumer wants more.
+func (c *cursor) read(from, to kv.Revision) (more bool, err error) {
+	defer c.reading.Store(0)
+	for from <= to {
+		c.reading.Store(int64(from))
+		reached, err := c.readChunk(from, to)
+		if err != nil {
+			return false, err
+		}
+		for i := range c.batches {
+			if !c.yield(c.batches[i], nil) {
+				return false, nil
+			}
+		}
+		from = reached + 1
+		c.seen = max(c.seen, reached)
+		c.next = max(c.next, from)
+	}
+	return true, nil
+}
+
+// readChunk reads whole revisions from history until there is enough for now,
+// and returns the last revision that was read.
+func (c *cursor) readChunk(from, to kv.Revision) (reached kv.Revision, err error) {
+	view := c.node.machine.View()
+	defer view.Close()
+	c.batches = c.batches[:0]
+	events, size, reached := 0, 0, to
+	err = view.Changes(from, to, &c.req, func(rev kv.Revision, ev kv.Event) bool {
+		last := len(c.batches) - 1
+		if last < 0 || c.batches[last].Revision != rev {
+			if events >= watchChunkEvents || size >= watchChunkBytes {
+				reached = rev - 1
+				return false
+			}
+			c.batches = append(c.batches, kv.WatchBatch{Revision: rev})
+			last++
+		}
+		events++
+		size += len(ev.KV.Key) + len(ev.KV.Value)
+		c.batches[last].Events = append(c.batches[last].Events, ev)
+		return true
+	})
+	if err != nil {
+		return 0, err
+	}
+	return reached, nil
+}
+
+// watches are the watches under way.
+type watches struct {
+	mu  sync.Mutex
+	all map[*cursor]struct{}
+}
+
+func (w *watches) add(c *cursor) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.all == nil {
+		w.all = map[*cursor]struct{}{}
+	}
+	w.all[c] = struct{}{}
+}
+
+func (w *watches) remove(c *cursor) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.all, c)
+}
+
+// oldest is the oldest revision that a watch has still to read, 0 when none
+// has.
+func (w *watches) oldest() (rev kv.Revision) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for c := range w.all {
+		if r := kv.Revision(c.reading.Load()); r != 0 && (rev == 0 || r < rev) {
+			rev = r
+		}
+	}
+	return rev
+}

@@ -1,0 +1,153 @@
+package concord
+
+import (
+	"context"
+	"crypto/rand"
+	"sync"
+
+	"github.com/concord-kv/concord/internal/machine"
+	"github.com/concord-kv/concord/kv"
+)
+
+// commands are the buffers that commands are encoded in. The replica copies
+// what it is given.
+var commands = sync.Pool{New: func() any { return new([]byte) }}
+
+// largestPooled is the longest buffer that is kept for reuse.
+const largestPooled = 64 << 10
+
+// propose encodes a command with encode, has it applied and returns its result.
+func (n *Node) propose(ctx context.Context, encode func([]byte) []byte) (any, error) {
+	buf := commands.Get().(*[]byte)
+	cmd := encode((*buf)[:0])
+	result, err := n.replica.Propose(ctx, cmd)
+	if cap(cmd) <= largestPooled {
+		*buf = cmd
+		commands.Put(buf)
+	}
+	if err != nil {
+		return nil, mapError(err)
+	}
+	if err, ok := result.(error); ok {
+		return nil, err
+	}
+	return result, nil
+}
+
+// Txn implements [kv.KV].
+func (n *Node) Txn(ctx context.Context, t kv.Txn) (kv.TxnResult, error) {
+	size, err := n.limits.CheckTxn(&t)
+	if err != nil {
+		return kv.TxnResult{}, err
+	}
+	if t.ReadOnly() {
+		return n.readTxn(ctx, &t)
+	}
+	if size > machine.PieceBytes {
+		return n.largeTxn(ctx, &t)
+	}
+	return n.txn(ctx, &t)
+}
+
+// txn is the way of nearly all writes: encode, replicate, apply.
+func (n *Node) txn(ctx context.Context, t *kv.Txn) (kv.TxnResult, error) {
+	buf := commands.Get().(*[]byte)
+	cmd := machine.EncodeTxn((*buf)[:0], t)
+	result, err := n.replica.Propose(ctx, cmd)
+	if cap(cmd) <= largestPooled {
+		*buf = cmd
+		commands.Put(buf)
+	}
+	if err != nil {
+		return kv.TxnResult{}, mapError(err)
+	}
+	return txnResult(result)
+}
+
+func txnResult(result any) (kv.TxnResult, error) {
+	switch r := result.(type) {
+	case *kv.TxnResult:
+		return *r, nil
+	case error:
+		return kv.TxnResult{}, r
+	}
+	return kv.TxnResult{}, unexpected(result)
+}
+
+// leastStaged is the shortest value that travels apart from a large
+// transaction.
+const leastStaged = 32 << 10
+
+// largeTxn sends the long values of t ahead in pieces, a log entry each, so
+// that heartbeats and small writes pass between them, and then the transaction
+// that makes them visible.
+func (n *Node) largeTxn(ctx context.Context, t *kv.Txn) (kv.TxnResult, error) {
+	staged := machine.Staged(t, leastStaged)
+	if len(staged) == 0 {
+		return n.txn(ctx, t)
+	}
+	var id machine.UploadID
+	_, _ = rand.Read(id[:]) // never fails, by its documentation
+	var total, offset int64
+	for _, value := range staged {
+		total += int64(len(value))
+	}
+	for _, value := range staged {
+		for len(value) > 0 {
+			piece := value[:min(len(value), machine.PieceBytes)]
+			if _, err := n.propose(ctx, func(dst []byte) []byte {
+				return machine.EncodePiece(dst, id, offset, total, piece)
+			}); err != nil {
+				return kv.TxnResult{}, notVisible(err)
+			}
+			offset += int64(len(piece))
+			value = value[len(piece):]
+		}
+	}
+	result, err := n.propose(ctx, func(dst []byte) []byte {
+		return machine.EncodeUploadTxn(dst, t, id, leastStaged)
+	})
+	if err != nil {
+		return kv.TxnResult{}, err
+	}
+	return txnResult(result)
+}
+
+// notVisible says that err stopped a large value before anything could be
+// seen: pieces that were staged expire.
+func notVisible(err error) error {
+	return kv.Errorf(kv.CodeOf(err), "send a large value in pieces: %v; nothing was written", err)
+}
+
+// Compact implements [kv.KV].
+func (n *Node) Compact(ctx context.Context, rev kv.Revision) (kv.Header, error) {
+	if rev < 0 {
+		return kv.Header{}, &kv.CompactedError{Compacted: n.machine.CompactRevision()}
+	}
+	return n.headerCommand(ctx, func(dst []byte) []byte { return machine.EncodeCompact(dst, rev) })
+}
+
+func (n *Node) headerCommand(ctx context.Context, encode func([]byte) []byte) (kv.Header, error) {
+	result, err := n.propose(ctx, encode)
+	if err != nil {
+		return kv.Header{}, err
+	}
+	if h, ok := result.(*kv.Header); ok {
+		return *h, nil
+	}
+	return kv.Header{}, unexpected(result)
+}
+
+// Put writes one key; see [kv.WithTTL], [kv.WithLease] and [kv.WithPrev].
+func (n *Node) Put(ctx context.Context, key, value string, opts ...kv.PutOption) (kv.PutResult, error) {
+	return kv.Put(ctx, n, key, value, opts...)
+}
+
+// Delete removes one key. Deleting a key that is not there is no error.
+func (n *Node) Delete(ctx context.Context, key string) (kv.DeleteResult, error) {
+	return kv.Delete(ctx, n, key)
+}
+
+func unexpected(result any) error {
+	return kv.Errorf(kv.Internal, "a command gave a result of type %T, which it cannot give", result)
+}
