@@ -47,7 +47,7 @@ func (p *process) boot() error {
 	n := p.n
 	p.restored, p.applies.applied = info.Index, info.Index
 	incarnation := n.w.rnd.Uint64()
-	p.applier = replica.NewApplier(n.spy(p), n.id, incarnation, info)
+	p.applier = replica.NewApplier(p.spy, n.id, incarnation, info)
 	core, err := replica.NewCore(replica.CoreConfig{
 		ID: n.id, Incarnation: incarnation, Seed: n.w.rnd.Uint64(), Now: n.now(),
 		Snapshot: info, Log: p.log, Options: n.w.replicaOptions(),
@@ -65,7 +65,7 @@ func (p *process) restore(index uint64) error {
 	if err != nil {
 		return err
 	}
-	err = p.n.spy(p).Restore(r)
+	err = p.spy.Restore(r)
 	return errors.Join(err, r.Close())
 }
 
@@ -136,7 +136,7 @@ func (p *process) takeSnapshot(t *replica.Task) error {
 		return err
 	}
 	_, hash := p.machine.Hash()
-	write, release := p.n.spy(p).Snapshot()
+	write, release := p.spy.Snapshot()
 	p.applies.release = release
 	p.after(5*p.n.disk.latency(), func() {
 		p.applies.release = nil

@@ -5,24 +5,39 @@ import (
 	"github.com/concord-kv/concord/internal/vfs"
 )
 
-// Bug is a fault of the program, to find out whether the checks would notice
-// it. Nil fields change nothing. Each is given every member of a run, so that
-// its author decides whose it is.
+// Bug is a fault of the program, planted to find out whether the checks notice
+// it. Nothing of it stands in product code: a bug wraps what a member is made
+// of, or has the simulator's shell do what a wrong shell would do. Nil fields
+// change nothing.
 type Bug struct {
 	Name string
+	// Mix changes what the seed drew, so that the bug has a chance to show.
+	Mix func(m *mix)
 	// Machine replaces the machine of a process that starts.
 	Machine func(n *node, m replica.Machine) replica.Machine
 	// Disk replaces the file system that processes see.
 	Disk func(fs vfs.FS) vfs.FS
+	// Boot does something to a node before it starts again.
+	Boot func(n *node)
 	// Input changes what a core is given, Output what it wants done; the
 	// checks see it before.
 	Input  func(p *process, in *replica.Input)
 	Output func(p *process, out *replica.Output)
-	// AckEarly tells the core of writes that have not begun.
-	AckEarly bool
-	// StaleReads serves strong reads without asking for an index, EarlyReads
-	// without waiting until it is applied.
-	StaleReads, EarlyReads bool
+	shell  shellBug
+}
+
+// shellBug is what a wrong shell would do.
+type shellBug struct {
+	// ackEarly tells the core of writes that have not begun.
+	ackEarly bool
+	// staleReads serves strong reads without asking for an index, earlyReads
+	// without waiting until it is applied, looseLease leader reads by whoever
+	// believes to lead.
+	staleReads, earlyReads, looseLease bool
+	// blindRetry proposes again what may have been done.
+	blindRetry bool
+	// plainRevoke ends leases by id, whoever leads when it is applied.
+	plainRevoke bool
 }
 
 var noBug Bug

@@ -17,6 +17,7 @@ type calls struct {
 	waiters []waiter       // of open
 	waiting map[uint64][]waiter
 	failed  map[uint64]error // groups that were given up
+	groups  map[uint64]replica.Group
 	locals  []localCall
 
 	// changes of the membership under way.
@@ -112,9 +113,12 @@ func (p *process) give(g *replica.Group, waiters []waiter) {
 	c.seq++
 	g.Seq = c.seq
 	if c.waiting == nil {
-		c.waiting, c.failed = map[uint64][]waiter{}, map[uint64]error{}
+		c.waiting, c.failed, c.groups = map[uint64][]waiter{}, map[uint64]error{}, map[uint64]replica.Group{}
 	}
 	c.waiting[g.Seq] = waiters
+	if p.n.w.bug().shell.blindRetry {
+		c.groups[g.Seq] = *g
+	}
 	p.step(replica.Input{Kind: replica.InputPropose, Group: g})
 }
 
@@ -161,6 +165,10 @@ func (p *process) answer(a replica.Answer) {
 		waiters := p.calls.waiting[a.ID]
 		delete(p.calls.waiting, a.ID)
 		p.calls.failed[a.ID] = a.Err
+		if p.n.w.bug().shell.blindRetry && errors.Is(a.Err, replica.ErrUnknown) {
+			p.give(&replica.Group{Count: p.calls.groups[a.ID].Count, Data: p.calls.groups[a.ID].Data}, waiters)
+			return
+		}
 		for _, done := range waiters {
 			done(nil, outcome(a.Err))
 		}
@@ -227,7 +235,7 @@ func (n *node) read(ask *kv.Range, done waiter) {
 				done(&res, err)
 			}
 			switch {
-			case n.w.bug().StaleReads || ask.Level == kv.Eventual || ask.Level == kv.Leader && p.leaderRead():
+			case n.w.bug().shell.staleReads || ask.Level == kv.Eventual || ask.Level == kv.Leader && p.leaderRead():
 				serve(nil)
 			default:
 				p.readIndex(serve)
@@ -272,7 +280,7 @@ func (p *process) readAnswered(a replica.Answer) {
 // serve answers the reads whose index is applied.
 func (p *process) serve() {
 	r := &p.reads
-	for len(r.applying) > 0 && (r.applying[0].index <= p.applies.applied || p.n.w.bug().EarlyReads) {
+	for len(r.applying) > 0 && (r.applying[0].index <= p.applies.applied || p.n.w.bug().shell.earlyReads) {
 		first := r.applying[0]
 		r.applying = r.applying[1:]
 		for _, serve := range first.reads {
@@ -284,5 +292,8 @@ func (p *process) serve() {
 // leaderRead reports whether this member holds the read lease now.
 func (p *process) leaderRead() bool {
 	s := &p.n.state
-	return s.Role == replica.Leader && s.Caught && s.LeaseUntil > p.n.now() && p.applies.applied >= s.Commit
+	if p.n.w.bug().shell.looseLease {
+		return s.Role == replica.Leader && s.Caught
+	}
+	return s.LeaseUntil != 0 && p.applies.applied >= s.Commit && p.n.now() < s.LeaseUntil
 }

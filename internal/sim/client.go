@@ -80,6 +80,9 @@ func (c *client) choose() action {
 	return actGet
 }
 
+// noLease is a lease that nobody was ever granted.
+const noLease = 1 << 40
+
 // value makes a value that nobody else writes.
 func (c *client) value() []byte {
 	v := fmt.Appendf(nil, "%d.%d", c.id, c.seq)
@@ -126,7 +129,7 @@ func (c *client) txn(a action) (*kv.Txn, []asked) {
 		as = nil
 		t.Success = []kv.Op{read, {Kind: kv.OpDelete, Key: []byte("never/there")}}
 		if c.w.load.is(0.5) {
-			t.Success = []kv.Op{{Kind: kv.OpPut, Key: []byte(key), Value: put.Value, Lease: 1 << 40}}
+			t.Success = []kv.Op{{Kind: kv.OpPut, Key: []byte(key), Value: put.Value, Lease: noLease}}
 		}
 	}
 	if !c.w.load.is(0.1) {

@@ -20,6 +20,7 @@ type command struct {
 	revoke  kv.LeaseID
 	compact kv.Revision
 	expire  *expiry
+	due     bool // the revoke was not asked for: a planted bug's expiry
 
 	// started is when it was proposed first; tries and applied count its way
 	// through the log, results are what the model made of it.
@@ -101,8 +102,12 @@ func (m *model) apply(w *world, c *command, term kv.Term) any {
 		l.generation++
 		return &kv.LeaseResult{Header: m.header(), ID: c.alive, TTL: l.ttl, Left: l.ttl}
 	case c.revoke != 0:
-		if m.leases[c.revoke] == nil {
+		l := m.leases[c.revoke]
+		if l == nil {
 			return kv.ErrLeaseNotFound
+		}
+		if c.due {
+			w.checkNotEarly("lease", l.since, l.ttl)
 		}
 		m.endLease(c.revoke)
 	case c.compact != 0:

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -15,8 +16,9 @@ type fault struct {
 }
 
 // mixFaults draws which faults a run has and how often: a third of the kinds
-// are off, the rest come every half a second to every minute.
-func mixFaults(rnd chance) []fault {
+// are off, the rest come every half a second to every minute. With names, only
+// those come, and often.
+func mixFaults(rnd chance, names []string) []fault {
 	kinds := []fault{
 		{name: "kill", do: (*world).faultKill},
 		{name: "power", do: (*world).faultPower},
@@ -41,7 +43,12 @@ func mixFaults(rnd chance) []fault {
 		if f.name == "blackout" || f.name == "flip" {
 			f.interval *= 4
 		}
-		if rnd.is(2.0 / 3) {
+		on := rnd.is(2.0 / 3)
+		if len(names) > 0 {
+			on = slices.Contains(names, f.name)
+			f.interval = min(f.interval, 5*time.Second)
+		}
+		if on {
 			out = append(out, f)
 		}
 	}

@@ -152,6 +152,9 @@ func (n *node) start() {
 	n.life++
 	n.w.tally.starts++
 	n.disk.boot()
+	if bug := n.w.bug(); bug.Boot != nil {
+		bug.Boot(n)
+	}
 	p, err := newProcess(n)
 	if err != nil {
 		n.refused(err)

@@ -168,6 +168,12 @@ func (p *process) duties() {
 	if len(leases)+len(keys) == 0 {
 		return
 	}
+	if w.bug().shell.plainRevoke {
+		for _, l := range leases {
+			p.n.propose(w.register(&command{revoke: l.ID, due: true}), func(any, error) {})
+		}
+		return
+	}
 	cmd := w.register(&command{expire: &expiry{term: term, leases: leases, keys: keys}})
 	p.proposeLocal(uint64(term), cmd)
 }

@@ -26,12 +26,14 @@ type process struct {
 	snaps   *snap.Store
 	core    *replica.Core
 	machine *machine.Machine
+	spy     replica.Machine // around machine
 	applier *replica.Applier
 
 	restored uint64 // index of the snapshot it started from
 	turning  bool   // a turn is scheduled
 	failed   error  // why the process has to end
 	ballots  []vote // not yet on disk
+	readKey  []byte // for a planted bug
 
 	writer  writer
 	applies applies
@@ -75,6 +77,7 @@ func newProcess(n *node) (*process, error) {
 		return nil, err
 	}
 	p.machine = machine.New(machine.Options{LoadParallel: 1})
+	p.spy = n.spy(p)
 	if err := p.boot(); err != nil {
 		p.abandon()
 		return nil, err
@@ -205,6 +208,10 @@ func (p *process) pump() {
 	}
 	wr.busy, wr.taken = true, len(wr.queue)
 	took := p.n.disk.latency()
+	if p.n.w.bug().shell.ackEarly && wr.taken > 0 {
+		seq := wr.queue[wr.taken-1].Seq
+		p.after(0, func() { p.step(replica.Input{Kind: replica.InputWritten, Seq: seq}) })
+	}
 	var try func()
 	try = func() {
 		err := p.append()

@@ -75,15 +75,15 @@ func newWorld(o Options) *world {
 	}
 	swarm := newChance(o.Seed, "swarm")
 	w := &world{
-		options: o, opt: drawMix(&o, swarm), faults: mixFaults(swarm),
+		options: o, opt: drawMix(&o, swarm), faults: mixFaults(swarm, o.Faults),
 		trace:  trace{out: o.Trace},
 		chaos:  newChance(o.Seed, "chaos"),
 		load:   newChance(o.Seed, "load"),
 		rnd:    newChance(o.Seed, "latency"),
 		ledger: newLedger(), model: newModel(), history: newHistory(150),
 	}
-	if len(o.Faults) > 0 {
-		w.faults = onlyFaults(w.faults, o.Faults)
+	if bug := w.bug(); bug.Mix != nil {
+		bug.Mix(&w.opt)
 	}
 	w.people.commands = map[string]*command{}
 	w.net = network{loop: &w.loop, rnd: newChance(o.Seed, "network"), opt: w.opt.net, deliver: w.deliver, down: w.peerDown}
@@ -165,15 +165,4 @@ func (w *world) leader() *node {
 		}
 	}
 	return best
-}
-
-func onlyFaults(all []fault, names []string) (out []fault) {
-	for _, f := range all {
-		for _, name := range names {
-			if f.name == name {
-				out = append(out, f)
-			}
-		}
-	}
-	return out
 }
