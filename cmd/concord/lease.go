@@ -1,0 +1,229 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/concord-kv/concord/kv"
+)
+
+func newLeaseCommand(g *globals) *cobra.Command {
+	cmd := &cobra.Command{Use: "lease", Short: "Grant, renew, revoke and list leases", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	cmd.AddCommand(newLeaseGrantCommand(g), newLeaseKeepAliveCommand(g), newLeaseRevokeCommand(g),
+		newLeaseTTLCommand(g), newLeaseListCommand(g))
+	return cmd
+}
+
+// parseLease reads a lease id as it is printed, in hexadecimal.
+func parseLease(text string) (kv.LeaseID, error) {
+	id, err := strconv.ParseInt(text, 16, 64)
+	if err != nil || id <= 0 {
+		return 0, usagef("%q is no lease id; give it in hexadecimal, as 'concord lease grant' prints it", text)
+	}
+	return kv.LeaseID(id), nil
+}
+
+func newLeaseGrantCommand(g *globals) *cobra.Command {
+	var id string
+	cmd := &cobra.Command{
+		Use: "grant TTL", Short: "Make a lease that lives for TTL unless it is kept alive; print its id",
+		Example: "  concord lease grant 30s", Args: cobra.ExactArgs(1),
+	}
+	cmd.Flags().StringVar(&id, "id", "", "the wanted id, in hexadecimal")
+	g.addLeaseFlags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		ttl, err := time.ParseDuration(args[0])
+		if seconds, numErr := strconv.ParseInt(args[0], 10, 32); numErr == nil {
+			ttl, err = time.Duration(seconds)*time.Second, nil
+		}
+		if err != nil {
+			return usagef("%q is no duration; write it as 30s or 5m", args[0])
+		}
+		grant := kv.Grant{TTL: ttl}
+		if id != "" {
+			if grant.ID, err = parseLease(id); err != nil {
+				return err
+			}
+		}
+		return g.leaseCall(cmd.Context(), func(ctx context.Context, s kv.Store) error {
+			res, err := s.Grant(ctx, grant)
+			if err != nil {
+				return err
+			}
+			return g.printLease(res, res.ID.String())
+		})
+	}
+	return cmd
+}
+
+func (g *globals) addLeaseFlags(cmd *cobra.Command) {
+	g.addClientFlags(cmd.Flags())
+	g.addOutputFlag(cmd.Flags(), "value", "value, json")
+}
+
+// leaseCall checks the format and runs do with a client.
+func (g *globals) leaseCall(ctx context.Context, do func(context.Context, kv.Store) error) error {
+	if err := g.checkOutput("value", "json"); err != nil {
+		return err
+	}
+	return g.withStore(ctx, do)
+}
+
+func (g *globals) printLease(res kv.LeaseResult, text string) error {
+	if g.output == "json" {
+		out := map[string]any{"id": res.ID.String(), "ttl_ms": res.TTL.Milliseconds()}
+		if res.Left > 0 {
+			out["left_ms"] = res.Left.Milliseconds()
+		}
+		if res.Keys != nil {
+			keys := make([]jsonKV, len(res.Keys))
+			for i, k := range res.Keys {
+				keys[i].Key, keys[i].KeyBase64 = jsonText(k)
+			}
+			out["keys"] = keys
+		}
+		return printJSON(g.std.out, out)
+	}
+	_, err := fmt.Fprintln(g.std.out, text)
+	return err
+}
+
+func newLeaseKeepAliveCommand(g *globals) *cobra.Command {
+	var once bool
+	cmd := &cobra.Command{
+		Use: "keep-alive ID", Short: "Renew a lease until interrupted", Args: cobra.ExactArgs(1),
+		Aliases: []string{"keepalive"},
+	}
+	cmd.Flags().BoolVar(&once, "once", false, "renew it one time only")
+	g.addLeaseFlags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		id, err := parseLease(args[0])
+		if err != nil {
+			return err
+		}
+		if once {
+			return g.leaseCall(cmd.Context(), func(ctx context.Context, s kv.Store) error {
+				_, err := g.renew(ctx, s, id)
+				return err
+			})
+		}
+		return g.keepAlive(cmd.Context(), id)
+	}
+	return cmd
+}
+
+func (g *globals) renew(ctx context.Context, s kv.Store, id kv.LeaseID) (time.Duration, error) {
+	res, err := s.KeepAlive(ctx, id)
+	if err != nil {
+		return 0, err
+	}
+	return res.TTL, g.printLease(res, fmt.Sprintf("lease %s renewed for %v", res.ID, res.TTL))
+}
+
+// keepAlive renews the lease each third of its TTL until ctx ends. A renewal
+// that fails for want of a leader is tried again until the lease is gone.
+func (g *globals) keepAlive(ctx context.Context, id kv.LeaseID) error {
+	if err := g.checkOutput("value", "json"); err != nil {
+		return err
+	}
+	c, err := g.connect()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	pause := time.Second
+	for {
+		ttl, err := g.renew(ctx, c, id)
+		switch {
+		case err == nil:
+			pause = max(ttl/3, 10*time.Millisecond)
+		case kv.CodeOf(err) == kv.Unavailable && ctx.Err() == nil:
+			fmt.Fprintf(g.std.err, "concord: %v\n", err)
+		default:
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+	}
+}
+
+func newLeaseRevokeCommand(g *globals) *cobra.Command {
+	cmd := &cobra.Command{Use: "revoke ID", Short: "End a lease now and delete its keys", Args: cobra.ExactArgs(1)}
+	g.addLeaseFlags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		id, err := parseLease(args[0])
+		if err != nil {
+			return err
+		}
+		return g.leaseCall(cmd.Context(), func(ctx context.Context, s kv.Store) error {
+			if _, err := s.Revoke(ctx, id); err != nil {
+				return err
+			}
+			return g.printLease(kv.LeaseResult{ID: id}, fmt.Sprintf("lease %s revoked", id))
+		})
+	}
+	return cmd
+}
+
+func newLeaseTTLCommand(g *globals) *cobra.Command {
+	var keys bool
+	cmd := &cobra.Command{
+		Use: "ttl ID", Short: "Print what is left of a lease", Args: cobra.ExactArgs(1),
+		Aliases: []string{"timetolive"},
+	}
+	cmd.Flags().BoolVar(&keys, "keys", false, "print the attached keys too")
+	g.addLeaseFlags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		id, err := parseLease(args[0])
+		if err != nil {
+			return err
+		}
+		return g.leaseCall(cmd.Context(), func(ctx context.Context, s kv.Store) error {
+			res, err := s.TimeToLive(ctx, id, keys)
+			if err != nil {
+				return err
+			}
+			text := fmt.Sprintf("lease %s of %v, %v left", res.ID, res.TTL, res.Left)
+			for _, k := range res.Keys {
+				text += "\n" + printable(k)
+			}
+			return g.printLease(res, text)
+		})
+	}
+	return cmd
+}
+
+func newLeaseListCommand(g *globals) *cobra.Command {
+	cmd := &cobra.Command{Use: "ls", Short: "List the leases", Args: cobra.NoArgs, Aliases: []string{"list"}}
+	g.addLeaseFlags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return g.leaseCall(cmd.Context(), func(ctx context.Context, s kv.Store) error {
+			res, err := s.Leases(ctx)
+			if err != nil {
+				return err
+			}
+			ids := make([]string, len(res.IDs))
+			for i, id := range res.IDs {
+				ids[i] = id.String()
+			}
+			if g.output == "json" {
+				return printJSON(g.std.out, map[string]any{"leases": ids, "revision": int64(res.Revision)})
+			}
+			for _, id := range ids {
+				if _, err := fmt.Fprintln(g.std.out, id); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	return cmd
+}

@@ -1,0 +1,132 @@
+// Command concord is Concord's server and command line: it runs members, and
+// reads, changes and watches what they hold.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/concord-kv/concord/kv"
+)
+
+// The exit codes, as the help states them.
+const (
+	exitOK          = 0
+	exitError       = 1
+	exitUsage       = 2
+	exitNotFound    = 3
+	exitConflict    = 4
+	exitUnavailable = 5
+	exitDenied      = 6
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], stdio{in: os.Stdin, out: os.Stdout, err: os.Stderr})
+	stop()
+	os.Exit(code)
+}
+
+// stdio is what a command reads from and writes to.
+type stdio struct {
+	in       io.Reader
+	out, err io.Writer
+}
+
+// run is the whole program but for the process around it, so that tests can
+// call it.
+func run(ctx context.Context, args []string, std stdio) int {
+	root := newRootCommand(std)
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitOK
+	}
+	var silent *silentError
+	if !errors.As(err, &silent) {
+		fmt.Fprintf(std.err, "concord: %v\n", err)
+		if hint := hintFor(err); hint != "" {
+			fmt.Fprintf(std.err, "  %s\n", hint)
+		}
+	}
+	return exitCode(err)
+}
+
+// usageError is a wrong flag or argument.
+type usageError struct{ err error }
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+
+func usagef(format string, args ...any) error {
+	return &usageError{fmt.Errorf(format, args...)}
+}
+
+// silentError ends the program with a code after the command has said all.
+type silentError struct{ code int }
+
+func (e *silentError) Error() string { return fmt.Sprintf("exit code %d", e.code) }
+
+// hintedError adds the next step to an error.
+type hintedError struct {
+	err  error
+	hint string
+}
+
+func (e *hintedError) Error() string { return e.err.Error() }
+func (e *hintedError) Unwrap() error { return e.err }
+
+// errConflict is a condition of a write that did not hold.
+var errConflict = errors.New("the condition does not hold; nothing was written")
+
+func exitCode(err error) int {
+	var silent *silentError
+	var usage *usageError
+	switch {
+	case errors.As(err, &silent):
+		return silent.code
+	case errors.As(err, &usage):
+		return exitUsage
+	case errors.Is(err, errConflict):
+		return exitConflict
+	case errors.Is(err, context.Canceled):
+		return exitOK // interrupted by the user: what was asked for is done
+	}
+	switch kv.CodeOf(err) {
+	case kv.NotFound:
+		return exitNotFound
+	case kv.Exists, kv.FailedPrecondition:
+		return exitConflict
+	case kv.Unavailable, kv.ResourceExhausted:
+		return exitUnavailable
+	case kv.PermissionDenied, kv.Unauthenticated:
+		return exitDenied
+	case kv.InvalidArgument:
+		return exitUsage
+	}
+	return exitError
+}
+
+// hintFor names the next step after an error, where the error does not.
+func hintFor(err error) string {
+	var hinted *hintedError
+	if errors.As(err, &hinted) {
+		return hinted.hint
+	}
+	var usage *usageError
+	if errors.As(err, &usage) {
+		return "Run the command with --help to see what it takes."
+	}
+	switch kv.CodeOf(err) {
+	case kv.Unavailable:
+		return "Is a member running there? Start one with 'concord dev', or name another with --endpoints."
+	case kv.PermissionDenied, kv.Unauthenticated:
+		return "Give a token that may do this with --token or CONCORD_TOKEN."
+	}
+	return ""
+}

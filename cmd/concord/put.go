@@ -1,0 +1,200 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/concord-kv/concord/kv"
+)
+
+// putOptions are put's conditions and attachments.
+type putOptions struct {
+	ttl      time.Duration
+	lease    string
+	prev     bool
+	ifAbsent bool
+	ifRev    int64
+}
+
+func newPutCommand(g *globals) *cobra.Command {
+	var opts putOptions
+	cmd := &cobra.Command{
+		Use: "put KEY [VALUE]", Short: "Write a key; without VALUE, or with -, from standard input",
+		Example: "  concord put greeting hello\n  concord put cert < cert.pem\n" +
+			"  concord put lock me --if-absent --ttl 30s\n  concord put config v2 --if-rev 17",
+		Args: cobra.RangeArgs(1, 2),
+	}
+	flags := cmd.Flags()
+	flags.DurationVar(&opts.ttl, "ttl", 0, "delete the key after this time unless it is put again; 0 means never")
+	flags.StringVar(&opts.lease, "lease", "", "attach the key to this lease")
+	flags.BoolVar(&opts.prev, "prev", false, "print the value that was replaced")
+	flags.BoolVar(&opts.ifAbsent, "if-absent", false, "only when the key does not exist")
+	flags.Int64Var(&opts.ifRev, "if-rev", -1, "only when the key's last change was at this revision")
+	g.addClientFlags(flags)
+	g.addOutputFlag(flags, "value", "value, json")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return runPut(cmd.Context(), g, opts, args)
+	}
+	return cmd
+}
+
+func runPut(ctx context.Context, g *globals, opts putOptions, args []string) error {
+	if err := g.checkOutput("value", "json"); err != nil {
+		return err
+	}
+	op := kv.Op{Kind: kv.OpPut, Key: []byte(args[0]), TTL: opts.ttl, PrevKV: opts.prev}
+	if len(args) == 2 && args[1] != "-" {
+		op.Value = []byte(args[1])
+	} else {
+		value, err := io.ReadAll(g.std.in)
+		if err != nil {
+			return fmt.Errorf("read the value from standard input: %w", err)
+		}
+		op.Value = value
+	}
+	if opts.lease != "" {
+		id, err := parseLease(opts.lease)
+		if err != nil {
+			return err
+		}
+		op.Lease = id
+	}
+	compare, err := conditions(op.Key, opts.ifAbsent, opts.ifRev)
+	if err != nil {
+		return err
+	}
+	return g.withStore(ctx, func(ctx context.Context, s kv.Store) error {
+		res, err := s.Txn(ctx, kv.Txn{Compare: compare, Success: []kv.Op{op}})
+		if err != nil {
+			return err
+		}
+		if !res.Succeeded {
+			return fmt.Errorf("put %s: %w", printable(op.Key), errConflict)
+		}
+		return g.printPut(res)
+	})
+}
+
+// conditions are the comparisons behind --if-absent and --if-rev.
+func conditions(key []byte, ifAbsent bool, ifRev int64) ([]kv.Compare, error) {
+	switch {
+	case ifAbsent && ifRev >= 0:
+		return nil, usagef("--if-absent and --if-rev exclude each other")
+	case ifAbsent:
+		return []kv.Compare{{Key: key, Target: kv.CompareCreate, Relation: kv.Equal}}, nil
+	case ifRev >= 0:
+		return []kv.Compare{{Key: key, Target: kv.CompareMod, Relation: kv.Equal, Number: ifRev}}, nil
+	}
+	return nil, nil
+}
+
+func (g *globals) printPut(res kv.TxnResult) error {
+	prev := res.Ops[0].Prev
+	if g.output == "json" {
+		out := map[string]any{"revision": int64(res.Revision)}
+		if len(prev) > 0 {
+			out["prev"] = toJSONKV(&prev[0], res.Time, true)
+		}
+		return printJSON(g.std.out, out)
+	}
+	if len(prev) > 0 {
+		if _, err := fmt.Fprintf(g.std.out, "%s\n", prev[0].Value); err != nil {
+			return err
+		}
+	}
+	fmt.Fprintf(g.std.err, "OK, revision %d\n", res.Revision)
+	return nil
+}
+
+// delOptions are del's selection and condition.
+type delOptions struct {
+	prefix, fromKey, prev bool
+	ifRev                 int64
+}
+
+func newDelCommand(g *globals) *cobra.Command {
+	var opts delOptions
+	cmd := &cobra.Command{
+		Use: "del KEY [END]", Short: "Delete a key, or the keys from KEY up to END",
+		Long:    "Delete a key, or the keys from KEY up to END, and print how many were deleted.\nWhen there was none, the exit code is 3.",
+		Example: "  concord del greeting\n  concord del --prefix svc/old/",
+		Args:    cobra.RangeArgs(1, 2),
+	}
+	flags := cmd.Flags()
+	flags.BoolVar(&opts.prefix, "prefix", false, "all keys that start with KEY")
+	flags.BoolVar(&opts.fromKey, "from-key", false, "all keys from KEY on")
+	flags.BoolVar(&opts.prev, "prev", false, "print what was deleted")
+	flags.Int64Var(&opts.ifRev, "if-rev", -1, "only when the last change to KEY was at this revision")
+	g.addClientFlags(flags)
+	g.addOutputFlag(flags, "value", "value, json")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return runDel(cmd.Context(), g, opts, args)
+	}
+	return cmd
+}
+
+func runDel(ctx context.Context, g *globals, opts delOptions, args []string) error {
+	if err := g.checkOutput("value", "json"); err != nil {
+		return err
+	}
+	op := kv.Op{Kind: kv.OpDelete, Key: []byte(args[0]), PrevKV: opts.prev}
+	if len(args) == 2 {
+		op.End = []byte(args[1])
+	}
+	var err error
+	if op.End, err = rangeEnd(op.Key, op.End, opts.prefix, opts.fromKey); err != nil {
+		return err
+	}
+	if len(op.Key) == 0 && len(op.End) > 0 {
+		op.Key = []byte{0}
+	}
+	compare, err := conditions(op.Key, false, opts.ifRev)
+	if err != nil {
+		return err
+	}
+	return g.withStore(ctx, func(ctx context.Context, s kv.Store) error {
+		res, err := s.Txn(ctx, kv.Txn{Compare: compare, Success: []kv.Op{op}})
+		if err != nil {
+			return err
+		}
+		if !res.Succeeded {
+			return fmt.Errorf("delete %s: %w", printable(op.Key), errConflict)
+		}
+		return g.printDel(res)
+	})
+}
+
+func (g *globals) printDel(res kv.TxnResult) error {
+	deleted := res.Ops[0]
+	if g.output == "json" {
+		prev := make([]jsonKV, len(deleted.Prev))
+		for i := range deleted.Prev {
+			prev[i] = toJSONKV(&deleted.Prev[i], res.Time, true)
+		}
+		out := map[string]any{"revision": int64(res.Revision), "deleted": deleted.Deleted}
+		if len(prev) > 0 {
+			out["prev"] = prev
+		}
+		if err := printJSON(g.std.out, out); err != nil {
+			return err
+		}
+	} else {
+		if _, err := fmt.Fprintln(g.std.out, strconv.FormatInt(deleted.Deleted, 10)); err != nil {
+			return err
+		}
+		for i := range deleted.Prev {
+			if _, err := fmt.Fprintf(g.std.out, "%s\n%s\n", deleted.Prev[i].Key, deleted.Prev[i].Value); err != nil {
+				return err
+			}
+		}
+	}
+	if deleted.Deleted == 0 {
+		return &silentError{exitNotFound}
+	}
+	return nil
+}

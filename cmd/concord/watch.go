@@ -1,0 +1,99 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/concord-kv/concord/kv"
+)
+
+// watchOptions say what is followed.
+type watchOptions struct {
+	prefix, fromKey bool
+	revision        int64
+	prev            bool
+}
+
+func newWatchCommand(g *globals) *cobra.Command {
+	var opts watchOptions
+	cmd := &cobra.Command{
+		Use: "watch KEY [END]", Short: "Print changes as they happen, until interrupted",
+		Example: "  concord watch --prefix svc/\n  concord watch config --rev 17 -o jsonl",
+		Args:    cobra.RangeArgs(1, 2),
+	}
+	flags := cmd.Flags()
+	flags.BoolVar(&opts.prefix, "prefix", false, "all keys that start with KEY")
+	flags.BoolVar(&opts.fromKey, "from-key", false, "all keys from KEY on")
+	flags.Int64Var(&opts.revision, "rev", 0, "begin with the changes of this revision; 0 means from now on")
+	flags.BoolVar(&opts.prev, "prev", false, "show the value before each change")
+	g.addClientFlags(flags)
+	flags.Lookup("timeout").Hidden = true
+	g.addOutputFlag(flags, "value", "value (three lines an event, as etcdctl), jsonl")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return runWatch(cmd.Context(), g, opts, args)
+	}
+	return cmd
+}
+
+func runWatch(ctx context.Context, g *globals, opts watchOptions, args []string) error {
+	if err := g.checkOutput("value", "jsonl"); err != nil {
+		return err
+	}
+	w := kv.WatchRequest{Key: []byte(args[0]), Start: kv.Revision(opts.revision), PrevKV: opts.prev}
+	var end []byte
+	if len(args) == 2 {
+		end = []byte(args[1])
+	}
+	var err error
+	if w.End, err = rangeEnd(w.Key, end, opts.prefix, opts.fromKey); err != nil {
+		return err
+	}
+	if len(w.Key) == 0 {
+		w.Key = []byte{0}
+	}
+	c, err := g.connect()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	for batch, err := range c.Watch(ctx, w) {
+		if err != nil {
+			return err
+		}
+		for i := range batch.Events {
+			if err := g.printEvent(batch.Revision, &batch.Events[i]); err != nil {
+				return err
+			}
+		}
+	}
+	return ctx.Err()
+}
+
+// jsonEvent is a change as JSON output shows it.
+type jsonEvent struct {
+	Type     string  `json:"type"`
+	Revision int64   `json:"revision"`
+	KV       jsonKV  `json:"kv"`
+	Prev     *jsonKV `json:"prev,omitempty"`
+}
+
+func (g *globals) printEvent(rev kv.Revision, ev *kv.Event) error {
+	if g.output == "jsonl" {
+		out := jsonEvent{Type: ev.Type.String(), Revision: int64(rev), KV: toJSONKV(&ev.KV, 0, ev.Type == kv.PutEvent)}
+		if ev.Prev != nil {
+			prev := toJSONKV(ev.Prev, 0, true)
+			out.Prev = &prev
+		}
+		return printJSONLine(g.std.out, out)
+	}
+	_, err := fmt.Fprintln(g.std.out, ev.Type)
+	if err == nil && ev.Prev != nil {
+		_, err = fmt.Fprintf(g.std.out, "%s\n%s\n", ev.Prev.Key, ev.Prev.Value)
+	}
+	if err == nil {
+		_, err = fmt.Fprintf(g.std.out, "%s\n%s\n", ev.KV.Key, ev.KV.Value)
+	}
+	return err
+}
