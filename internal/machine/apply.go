@@ -122,10 +122,7 @@ func (m *Machine) put(tx *mvcc.Tx, op *kv.Op) mvcc.Record {
 	now, prev := tx.Put(op.Key, value, id, expires)
 	m.link(op.Key, &prev, id, expires)
 	m.at.written += int64(len(op.Key)+len(value)) + recordOverhead
-	m.at.hash.bytes(op.Key)
-	m.at.hash.bytes(value)
-	m.at.hash.mix(uint64(now.ModRevision), uint64(now.CreateRevision)^uint64(now.Version)<<32)
-	m.at.hash.mix(uint64(id), uint64(expires))
+	m.at.hash.put(op.Key, value, &now.KeyValue)
 	return prev
 }
 

@@ -65,10 +65,7 @@ func BenchmarkHash(b *testing.B) {
 	key, value := make([]byte, 32), make([]byte, 256)
 	var h runningHash
 	for b.Loop() {
-		h.bytes(key)
-		h.bytes(value)
-		h.mix(1, 2)
-		h.mix(3, 4)
+		h.put(key, value, &kv.KeyValue{})
 	}
 	if h == 0 {
 		b.Fatal("the hash vanished")
