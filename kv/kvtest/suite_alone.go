@@ -99,7 +99,6 @@ func compactRefuses(e *env) {
 	}{
 		{rev, kv.ErrCompacted},
 		{rev - 1, kv.ErrCompacted},
-		{-1, kv.ErrCompacted},
 		{rev + 1, kv.ErrFutureRevision},
 	} {
 		_, err := e.store.Compact(e.ctx, c.rev)

@@ -14,6 +14,8 @@ func badCases(l kv.Limits) []testCase {
 		{"key at and over the limit", badLongKey},
 		{"sort is unknown", badSort},
 		{"limit is negative", badLimit},
+		{"read level is unknown", badLevel},
+		{"numbers out of bounds do no harm", badNumbers},
 		{"comparison is unknown", badCompare},
 		{"operation is unknown", badOp},
 		{"too many operations", badTooMany},
@@ -74,6 +76,50 @@ func badLimit(e *env) {
 	r.Limit = -1
 	_, err := e.store.Range(e.ctx, r)
 	e.invalid("limit -1", err)
+}
+
+func badLevel(e *env) {
+	r := e.everything()
+	r.Level = kv.Eventual + 1
+	_, err := e.store.Range(e.ctx, r)
+	e.invalid("read level", err)
+}
+
+// What these answer is not promised, but a request must never end a member that
+// finds its numbers in the log, and must not move the revision by itself.
+func badNumbers(e *env) {
+	e.puts("a")
+	for _, n := range []int64{-1, math.MinInt64, math.MaxInt64} {
+		rev := kv.Revision(n)
+		all := e.everything()
+		for _, r := range []kv.Range{{Revision: rev}, {MinMod: rev}, {MaxMod: rev}, {MinCreate: rev}, {MaxCreate: rev}} {
+			r.Key, r.End = all.Key, all.End
+			e.unmoved(func() {
+				e.store.Range(e.ctx, r)
+				e.store.Txn(e.ctx, success(e.opRange(r), e.opDelete("nothing")))
+			})
+		}
+		c := kv.Compare{Key: e.key("a"), Target: kv.CompareMod, Number: n}
+		e.equal("comparison", e.txn(kv.Txn{Compare: []kv.Compare{c}, Success: []kv.Op{e.opDelete("a")}}).Succeeded, false)
+	}
+	for _, id := range []kv.LeaseID{-1, math.MinInt64, math.MaxInt64, 0} {
+		_, err := e.store.KeepAlive(e.ctx, id)
+		e.is(err, kv.ErrLeaseNotFound)
+		_, err = e.store.Revoke(e.ctx, id)
+		e.is(err, kv.ErrLeaseNotFound)
+		_, err = e.store.TimeToLive(e.ctx, id, true)
+		e.is(err, kv.ErrLeaseNotFound)
+		if op := e.opLeased("b", id); id != 0 {
+			e.refused(kv.ErrLeaseNotFound, success(op))
+		}
+	}
+	for _, rev := range []kv.Revision{math.MinInt64, -1} {
+		_, err := e.store.Compact(e.ctx, rev)
+		e.is(err, kv.ErrCompacted)
+	}
+	_, err := e.store.Compact(e.ctx, math.MaxInt64)
+	e.is(err, kv.ErrFutureRevision)
+	e.equal("the store still serves", string(e.get("a").Value), "a")
 }
 
 func badCompare(e *env) {
