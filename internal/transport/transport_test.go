@@ -155,7 +155,8 @@ func TestPeerDownComesAtOnceAndOnce(t *testing.T) {
 	for range 10 {
 		began := time.Now()
 		b.stop() // closes its connections, as the kernel does for a dead process
-		if d := a.want(t, false, 2).at.Sub(began); d > time.Second {
+		d := a.want(t, false, 2).at.Sub(began)
+		if d > time.Second {
 			t.Errorf("told of the loss only after %v", d)
 		}
 		for len(*a.peers.Load()) != 1 || a.inbounds() != 0 {
