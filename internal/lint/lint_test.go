@@ -51,6 +51,7 @@ func TestImportTable(t *testing.T) {
 func TestLimits(t *testing.T)  { report(t, checkLimits(loadRoot(t))) }
 func TestGlobals(t *testing.T) { report(t, checkGlobals(loadRoot(t))) }
 func TestWords(t *testing.T)   { report(t, checkWords(loadRoot(t))) }
+func TestLinks(t *testing.T)   { report(t, checkLinks(loadRoot(t))) }
 func TestTests(t *testing.T)   { report(t, checkTests(loadRoot(t))) }
 
 func TestDocs(t *testing.T) {

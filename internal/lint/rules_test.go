@@ -91,6 +91,8 @@ var ruleCases = []struct {
 	{"fixed port", checkTests, "kv/a_test.go",
 		`package kv; func f() { net.Listen("tcp", "127.0.0.1:2379") }`,
 		`package kv; func f() { net.Listen("tcp", "127.0.0.1:0") }`},
+	{"dead link", checkLinks, "docs/a.md",
+		"see [b](../docs/b.md)", "see [a](a.md#top) and [the web](https://example.com/x)"},
 	{"path of one machine", checkWords, "docs/a.md", "see /" + "work/main", "see ./work/main"},
 	{"temporary path", checkWords, "bench/run.sh", "rm /" + "tmp/x", "rm \"$dir/tmp/x\""},
 	{"unfinished", checkWords, "a.go", "package a // TO" + "DO: all", "package a // to do what was asked"},

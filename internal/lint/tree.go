@@ -18,6 +18,7 @@ const module = "github.com/concord-kv/concord"
 // tree is a checkout: its text files, and the Go files of the main module
 // parsed.
 type tree struct {
+	fsys  fs.FS
 	fset  *token.FileSet
 	files []*file
 	texts []text
@@ -59,7 +60,7 @@ const largestText = 1 << 20
 // load reads a checkout. Folders with a go.mod of their own are nested modules,
 // of which only the text is looked at.
 func load(fsys fs.FS) (*tree, error) {
-	t := &tree{fset: token.NewFileSet()}
+	t := &tree{fsys: fsys, fset: token.NewFileSet()}
 	var nested []string
 	err := fs.WalkDir(fsys, ".", func(name string, d fs.DirEntry, err error) error {
 		switch {
