@@ -504,3 +504,41 @@ func TestCheckRefuses(t *testing.T) {
 		t.Errorf("another cluster's: %v", err)
 	}
 }
+
+// TestCheckOfATornEnd: what a power cut leaves is no damage, and the check does
+// not repair it.
+func TestCheckOfATornEnd(t *testing.T) {
+	dir, _ := busy(t)
+	n := start(t, dir)
+	n.put(t, "long", strings.Repeat("x", 10*vfs.SectorSize), 0)
+	n.stop()
+	r, err := Check(vfs.OS(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := r.Log.Segments[0]
+	for _, s := range r.Log.Segments {
+		if s.Last > last.Last {
+			last = s
+		}
+	}
+	f, err := os.OpenFile(last.File, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The last sector of the last batch never came to the disk.
+	if _, err := f.WriteAt(make([]byte, vfs.SectorSize), last.Used-vfs.SectorSize); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	before := tree(t, dir)
+	torn, err := Check(vfs.OS(), dir)
+	if err != nil || !torn.Log.Torn || torn.Status.Applied+5 < r.Status.Applied || torn.Status.Applied > r.Status.Applied {
+		t.Errorf("%v: %+v, was %+v", err, torn.Status, r.Status)
+	}
+	if !maps.Equal(before, tree(t, dir)) {
+		t.Error("the check repaired it")
+	}
+}
