@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/concord-kv/concord/internal/vfs"
@@ -58,6 +59,7 @@ func TestConcurrentReaders(t *testing.T) {
 	l := mustOpen(t, &vfs.Mem{}, o)
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
+	var reads atomic.Int64
 	for k := range uint64(4) {
 		wg.Go(func() {
 			rng := rand.New(rand.NewPCG(k, 0))
@@ -69,14 +71,16 @@ func TestConcurrentReaders(t *testing.T) {
 				}
 				if err := readSome(l, rng); err != nil {
 					t.Error(err)
+					reads.Add(1 << 30)
 					return
 				}
+				reads.Add(1)
 			}
 		})
 	}
 	rng := rand.New(rand.NewPCG(7, 7))
 	last, term := uint64(0), uint64(1)
-	for range 1500 {
+	for i := 0; i < 1500 || reads.Load() < 3000; i++ {
 		first := last + 1
 		if rng.IntN(5) == 0 {
 			term++

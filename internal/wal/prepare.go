@@ -39,8 +39,13 @@ type preparer struct {
 	// work is held by whoever makes or removes files.
 	work sync.Mutex
 
-	mu          sync.Mutex
-	cond        sync.Cond
+	mu   sync.Mutex // guards what follows
+	cond sync.Cond
+	preparation
+}
+
+// preparation is how far a preparer is and what it has to do.
+type preparation struct {
 	ready       []*segment
 	number      uint64     // of the segment to be made next
 	size        int64      // of it
@@ -55,7 +60,8 @@ type preparer struct {
 }
 
 func newPreparer(fs vfs.FS, dir string, o Options, f *found) *preparer {
-	p := &preparer{fs: fs, dir: dir, o: o, number: 1, size: min(firstSegment, o.SegmentSize), reserve: f.reserve}
+	p := &preparer{fs: fs, dir: dir, o: o}
+	p.number, p.size, p.reserve = 1, min(firstSegment, o.SegmentSize), f.reserve
 	p.cond.L = &p.mu
 	if len(f.segs) > 0 {
 		p.log = f.segs[0].head.log
