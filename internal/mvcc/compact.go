@@ -18,7 +18,7 @@ const (
 	// and versions, and more than slackBytes, are dead: so memory stays within
 	// 1/(1-1/7) = 1.17 of what lives, and a steady load moves few records.
 	deadShare  = 7
-	slackBytes = 4 * pageSize
+	slackBytes = 2 * pageSize
 )
 
 // compaction is the writer's progress at removing history.

@@ -49,9 +49,14 @@ func newTable(slots uint64) table {
 	if n < pageSize {
 		return table{mapMemory(n), slots}
 	}
-	t := table{mapAligned(n), slots}
-	adviseHuge(t.mem, n)
-	return t
+	return table{mapAligned(n), slots}
+}
+
+// full is called when most of a table has been written to.
+func (t table) full() {
+	if n := int64(t.slots * 8); n >= pageSize {
+		adviseHuge(t.mem, n)
+	}
 }
 
 // slotsFor gives a table that n keys fill to about half.
@@ -87,6 +92,7 @@ func (h *hashIndex) presize(keys int64) {
 		return
 	}
 	t := newTable(slotsFor(keys))
+	t.full()
 	h.s.mem.mapped.Add(int64(t.slots*8) - int64(old.slots*8))
 	h.both.Store(&tables{cur: t})
 	unmapMemory(old.mem, int64(old.slots*8))
@@ -208,6 +214,7 @@ func (h *hashIndex) step(n uint64) {
 	if h.moved == both.old.slots {
 		old := both.old
 		h.both.Store(&tables{cur: both.cur})
+		both.cur.full()
 		h.s.retire(retired{kind: retiredTable, base: old.mem, size: int64(old.slots * 8)})
 	}
 }

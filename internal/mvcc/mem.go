@@ -25,9 +25,9 @@ const (
 	// at most an eighth of a page is lost at its end.
 	largeRecord = 256 << 10
 	// hugeFrom is how many pages a store has before it asks for huge pages,
-	// so that small stores stay small. Keys and tree nodes get them, for their
-	// accesses are random. Versions do not: to zero 2 MiB at once holds up the
-	// writer, and costs more than it saves (overwrites took 1.4 times as long).
+	// so that small stores stay small. It asks when a page is full, so that
+	// the kernel joins it in the background: to fault in a huge page takes
+	// milliseconds, which the writer would wait for.
 	hugeFrom = 16
 	// Freed pages are kept for the next need, sparePages and one in spareShare,
 	// so that a steady load does not fault in new memory all the time.
@@ -163,9 +163,6 @@ func (a *arena) newPage(kind pageKind, size int64) uint32 {
 		a.mapped.Add(-pageSize)
 	case size == pageSize:
 		base = mapAligned(size)
-		if a.slots > hugeFrom && kind != pageIndex && kind != pageVersions {
-			adviseHuge(base, size)
-		}
 	default:
 		base = mapMemory(size)
 	}
@@ -187,12 +184,19 @@ func (a *arena) newPage(kind pageKind, size int64) uint32 {
 	return slot
 }
 
+// filled is called when nothing more is allocated from a page.
+func (a *arena) filled(slot uint32) {
+	if slot > hugeFrom {
+		adviseHuge(a.at(ref(slot)<<offBits), pageSize)
+	}
+}
+
 // freePage gives a page back. No reader may hold a ref into it any more.
 func (a *arena) freePage(slot uint32) {
 	p := a.page(slot)
 	base := a.at(ref(slot) << offBits)
 	a.kinds[p.kind].Add(-p.size)
-	if p.size == pageSize && len(a.spare) < sparePages+int(a.slots)/spareShare {
+	if p.size == pageSize && int64(len(a.spare)) < sparePages+a.mapped.Load()/(spareShare*pageSize) {
 		a.spare = append(a.spare, base) // not zeroed: every byte handed out is written
 	} else {
 		unmapMemory(base, p.size)
@@ -259,6 +263,7 @@ func (b *bump) seal() {
 	p.open, p.top = false, b.top
 	p.live += b.live
 	p.maxRev = max(p.maxRev, b.maxRev)
+	b.a.filled(b.slot)
 	*b = bump{a: b.a, kind: b.kind}
 }
 

@@ -132,13 +132,13 @@ type slab struct {
 	calm int    // no search for a sparse page below this many free nodes
 }
 
-// sparse reports whether more than a quarter of the nodes, and of two pages, is free.
+// sparse reports whether more than a quarter of the nodes, and of a page, is free.
 func (b *slab) sparse() bool {
 	free, all := int64(len(b.free))*b.size, b.s.mem.kinds[b.kind].Load()
-	if free < pageSize {
+	if free < pageSize/2 {
 		b.calm = 0
 	}
-	return free > max(2*pageSize, all/4) && len(b.free) > b.calm
+	return free > max(pageSize, all/4) && len(b.free) > b.calm
 }
 
 // rest is called when no page was worth emptying.
@@ -168,6 +168,7 @@ func (b *slab) alloc() ref {
 func (b *slab) seal() {
 	if b.slot != 0 {
 		b.s.mem.page(b.slot).open = false
+		b.s.mem.filled(b.slot)
 		b.s.retireEmpty(b.slot)
 		b.slot = 0
 	}
