@@ -30,6 +30,8 @@ type world struct {
 
 	decided []*Proposal // every one that was founded on some disk, ever
 	bad     []string    // what must not be
+	saves   int
+	tracing bool
 	trace   []string
 }
 
@@ -60,6 +62,9 @@ func newWorld(seed uint64) *world {
 }
 
 func (w *world) note(format string, args ...any) {
+	if !w.tracing {
+		return
+	}
 	w.trace = append(w.trace, fmt.Sprintf(format, args...))
 }
 
@@ -89,6 +94,7 @@ func (w *world) step(p *proc, in Input) {
 	}
 	if out.Save != nil {
 		p.prev, p.disk = p.disk, *out.Save
+		w.saves++
 		w.note("%s (%x) saves %q of %v", p.name, p.disk.ID, p.disk.Phase, p.disk.Proposal)
 		w.judge(p)
 	}
@@ -192,7 +198,8 @@ func (w *world) chaos() {
 // settle runs everything without faults until all is quiet.
 func (w *world) settle() {
 	w.calm = true
-	for range 8 {
+	for before := -1; before != w.saves; {
+		before = w.saves
 		for _, p := range w.procs {
 			if p.m == nil {
 				w.start(p)
@@ -243,9 +250,9 @@ func (w *world) outcome() {
 	}
 }
 
-func run(seed uint64, wipes, forget bool) *world {
+func run(seed uint64, wipes, forget, tracing bool) *world {
 	w := newWorld(seed)
-	w.wipes, w.forget = wipes, forget
+	w.wipes, w.forget, w.tracing = wipes, forget, tracing
 	for range w.rng.IntN(600) {
 		w.chaos()
 	}
@@ -259,8 +266,9 @@ func run(seed uint64, wipes, forget bool) *world {
 func TestOneCluster(t *testing.T) {
 	decided, alone := 0, 0
 	for seed := range uint64(3000) {
-		w := run(seed, seed%3 == 0, false)
+		w := run(seed, seed%3 == 0, false, false)
 		if len(w.bad) > 0 {
+			w = run(seed, seed%3 == 0, false, true)
 			t.Fatalf("seed %d: %s\n%s", seed, strings.Join(w.bad, "\n"), strings.Join(w.trace, "\n"))
 		}
 		decided += len(w.decided)
@@ -276,7 +284,7 @@ func TestOneCluster(t *testing.T) {
 // TestForgetfulDisksAreCaught shows that TestOneCluster can fail.
 func TestForgetfulDisksAreCaught(t *testing.T) {
 	for seed := range uint64(1000) {
-		if len(run(seed, false, true).bad) > 0 {
+		if len(run(seed, false, true, false).bad) > 0 {
 			return
 		}
 	}
@@ -285,7 +293,7 @@ func TestForgetfulDisksAreCaught(t *testing.T) {
 
 func TestSameSeedSameHistory(t *testing.T) {
 	for seed := range uint64(50) {
-		if a, b := run(seed, true, false), run(seed, true, false); !slices.EqualFunc(a.trace, b.trace, func(x, y string) bool {
+		if a, b := run(seed, true, false, true), run(seed, true, false, true); !slices.EqualFunc(a.trace, b.trace, func(x, y string) bool {
 			return strings.Split(x, " of ")[0] == strings.Split(y, " of ")[0] // behind it is a pointer
 		}) {
 			t.Fatalf("seed %d: two histories", seed)
@@ -424,7 +432,7 @@ func TestSettingsAreChecked(t *testing.T) {
 
 // FuzzMessage decodes anything; what is accepted can be encoded and stepped.
 func FuzzMessage(f *testing.F) {
-	w := run(1, true, false)
+	w := run(1, true, false, false)
 	for _, p := range w.procs {
 		f.Add(p.m.Status().encode())
 	}
