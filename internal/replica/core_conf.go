@@ -325,14 +325,17 @@ func (c *Core) caughtUp(id uint64) bool {
 	return ok
 }
 
-// mostCaughtUp returns the live voter, besides this member, with the longest log.
+// mostCaughtUp returns the voter, besides this member, with the longest log, of
+// those that were heard of lately if there are any: raft forgets who was now and
+// then, to count them anew.
 func (c *Core) mostCaughtUp() uint64 {
-	best, match := raft.None, uint64(0)
+	best, active, match := raft.None, false, uint64(0)
 	c.node.WithProgress(func(id uint64, _ raft.ProgressType, pr tracker.Progress) {
-		if id != c.id && c.conf.isVoter(id) && !pr.IsLearner && pr.RecentActive && pr.Match >= match {
-			if pr.Match > match || best == raft.None {
-				best, match = id, pr.Match
-			}
+		if id == c.id || pr.IsLearner || !c.conf.isVoter(id) {
+			return
+		}
+		if best == raft.None || pr.RecentActive && !active || pr.RecentActive == active && pr.Match > match {
+			best, active, match = id, pr.RecentActive, pr.Match
 		}
 	})
 	return best

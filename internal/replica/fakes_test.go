@@ -309,6 +309,7 @@ type node struct {
 	m     Machine
 	opt   Options
 	now   func() int64
+	over  Transport // instead of the network
 
 	r      *Replica
 	cancel context.CancelFunc
@@ -375,8 +376,12 @@ func (n *node) SendStream(ctx context.Context, to uint64, header []byte, write f
 // start runs the node's replica; all others hear that it is up.
 func (n *node) start(t testing.TB) {
 	t.Helper()
+	over := n.over
+	if over == nil {
+		over = n
+	}
 	r, err := New(Config{
-		ID: n.id, Cluster: 7, Machine: n.m, Log: n.log, Snapshots: n.snaps, Transport: n,
+		ID: n.id, Cluster: 7, Machine: n.m, Log: n.log, Snapshots: n.snaps, Transport: over,
 		Options: n.opt, Now: n.now,
 	})
 	if err != nil {
