@@ -110,9 +110,8 @@ func dial(t *testing.T, target string, creds credentials.TransportCredentials) *
 }
 
 // speak puts a key over gRPC and reads /version over HTTP/1, both at addr.
-func speak(t *testing.T, target string, creds credentials.TransportCredentials, web *http.Client, base string) {
+func speak(t *testing.T, conn *grpc.ClientConn, web *http.Client, base string) {
 	t.Helper()
-	conn := dial(t, target, creds)
 	if _, err := pb.NewKVClient(conn).Put(t.Context(), &pb.PutRequest{Key: []byte("a"), Value: []byte("b")}); err != nil {
 		t.Errorf("put: %v", err)
 	}
@@ -132,7 +131,7 @@ func TestOnePort(t *testing.T) {
 	t.Run("tcp", func(t *testing.T) {
 		addrs, _ := start(t, store, cluster, server.Config{})
 		a := addrs[0].String()
-		speak(t, a, insecure.NewCredentials(), new(http.Client), "http://"+a)
+		speak(t, dial(t, a, insecure.NewCredentials()), new(http.Client), "http://"+a)
 	})
 	t.Run("unix", func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "s")
@@ -140,14 +139,14 @@ func TestOnePort(t *testing.T) {
 		web := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", path)
 		}}}
-		speak(t, "unix://"+path, insecure.NewCredentials(), web, "http://x")
+		speak(t, dial(t, "unix://"+path, insecure.NewCredentials()), web, "http://x")
 	})
 	t.Run("tls", func(t *testing.T) {
 		cert, pool := certificate(t)
 		addrs, _ := start(t, store, cluster, server.Config{TLS: &tls.Config{Certificates: []tls.Certificate{cert}}})
 		a, cfg := addrs[0].String(), &tls.Config{RootCAs: pool}
 		web := &http.Client{Transport: &http.Transport{TLSClientConfig: cfg}}
-		speak(t, a, credentials.NewTLS(cfg), web, "https://"+a)
+		speak(t, dial(t, a, credentials.NewTLS(cfg)), web, "https://"+a)
 	})
 }
 
