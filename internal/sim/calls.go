@@ -37,7 +37,7 @@ func (n *node) propose(cmd *command, answer waiter) {
 	life := n.life
 	cmd.tries++
 	done := func(res any, err error) {
-		if err != nil && kv.CodeOf(err) == kv.Unavailable && !errors.Is(err, kv.ErrUnavailable) {
+		if isRefusal(err) {
 			if cmd.tries--; cmd.applied > cmd.tries {
 				violate("%s answers that nothing was done (%v), but it was: %s", n, err, describe(cmd))
 			}
@@ -187,7 +187,15 @@ func outcome(err error) error {
 	if errors.Is(err, replica.ErrUnknown) {
 		return kv.ErrLeaderChanged
 	}
-	return kv.Errorf(kv.Unavailable, "%v", err)
+	return refusal{err}
+}
+
+// refusal is an error of a replica that says that nothing was done.
+type refusal struct{ error }
+
+func isRefusal(err error) bool {
+	_, ok := err.(refusal)
+	return ok
 }
 
 // fail answers everybody when the process ends: connections break.

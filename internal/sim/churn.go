@@ -19,6 +19,11 @@ func (w *world) faultChurn() {
 			return
 		}
 	}
+	if len(conf.GetLearners()) > 0 && len(conf.GetVoters()) > 1 && w.chaos.is(0.3) {
+		learner := w.byID(conf.GetLearners()[0])
+		w.swapMembers(n, learner, w.byID(conf.GetVoters()[w.chaos.IntN(len(conf.GetVoters()))]))
+		return
+	}
 	if len(conf.GetLearners()) > 0 {
 		learner := w.byID(conf.GetLearners()[w.chaos.IntN(len(conf.GetLearners()))])
 		w.changeMember(n, learner, pickOp(w.chaos, machine.PromoteMember, machine.PromoteMember, machine.RemoveMember))
@@ -58,28 +63,59 @@ func (w *world) changeMember(at, who *node, op machine.MemberOp) {
 	if op == machine.AddMember {
 		w.loop.after(w.downtime()/10, who.start)
 	}
-	p := at.proc
-	at.do(at.life, func() {
+	at.change(change, func() {
+		if op == machine.RemoveMember {
+			w.loop.after(w.downtime(), who.retire)
+		}
+	})
+}
+
+// swapMembers promotes a learner and removes a voter at once, which takes a
+// joint configuration.
+func (w *world) swapMembers(at, learner, voter *node) {
+	w.tell("change: promote %s and remove %s", learner, voter)
+	at.change(&replica.ConfChange{
+		Members: []replica.MemberChange{{Kind: replica.AddVoter, ID: learner.id}, {Kind: replica.RemoveMember, ID: voter.id}},
+		Context: machine.EncodeMembers(nil,
+			machine.MemberChange{Op: machine.PromoteMember, Member: member(learner, false)},
+			machine.MemberChange{Op: machine.RemoveMember, Member: member(voter, false)}),
+	}, func() { w.loop.after(w.downtime(), voter.retire) })
+}
+
+// change has a node propose a change of the membership.
+func (n *node) change(change *replica.ConfChange, done func()) {
+	w, p := n.w, n.proc
+	n.do(n.life, func() {
 		c := &p.calls
 		c.changeID++
 		if c.changes == nil {
 			c.changes = map[uint64]waiter{}
 		}
 		c.changes[c.changeID] = func(res any, err error) {
-			w.tell("change of %s: %s", who, describeAnswer(res, err, false))
+			w.tell("change at %s: %s", n, describeAnswer(res, err, false))
 			if err == nil {
 				w.tally.churned++
-				if op == machine.RemoveMember {
-					w.loop.after(w.downtime(), who.retire)
-				}
+				done()
 			}
 		}
 		p.step(replica.Input{Kind: replica.InputConfChange, ID: c.changeID, Change: change})
 	})
 }
 
-// retire ends a removed member for ever.
+// retire ends a removed member for ever, once the others do not need it any
+// more: until most of those who stay have the commit of its removal on disk, an
+// election after a power cut would need its vote.
 func (n *node) retire() {
+	voters, know := n.w.conf.GetVoters(), 0
+	for _, id := range voters {
+		if n.w.byID(id).logs.writtenState.Commit >= n.w.confAt {
+			know++
+		}
+	}
+	if 2*know <= len(voters) || has(voters, n.id) {
+		n.w.loop.after(n.w.opt.election, n.retire)
+		return
+	}
 	if n.up() {
 		n.crash(crashKill)
 	}

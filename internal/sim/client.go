@@ -21,6 +21,7 @@ const (
 	actRange   // all keys, now or at an older revision
 	actLeased  // put under a lease
 	actTTL     // put with a time to live
+	actUpload  // a put whose value was staged before, in pieces
 	actNothing // a transaction that fails or changes nothing: it uses no revision
 	actions
 )
@@ -56,6 +57,8 @@ func (c *client) act() {
 		c.get(c.w.key(), c.level())
 	case actRange:
 		c.scan()
+	case actUpload:
+		c.upload()
 	default:
 		c.write(c.txn(a))
 	}
@@ -156,6 +159,14 @@ func (c *client) addKeys(t *kv.Txn, first string) (as []asked) {
 		t.Success = append(t.Success, kv.Op{Kind: kv.OpPut, Key: []byte(key), Value: value})
 		as = append(as, asked{kind: opPut, key: key, value: string(value)})
 	}
+	if key := c.w.wildKey(); !seen[key] && c.w.load.is(0.3) {
+		nested := &kv.Txn{
+			Compare: []kv.Compare{{Key: []byte("k"), End: []byte("l"), Target: kv.CompareVersion, Relation: kv.Less, Number: int64(c.w.load.IntN(20))}},
+			Success: []kv.Op{{Kind: kv.OpPut, Key: []byte(key), Value: c.value(), PrevKV: true}},
+			Failure: []kv.Op{{Kind: kv.OpDelete, Key: []byte(key), PrevKV: true}},
+		}
+		t.Success = append(t.Success, kv.Op{Kind: kv.OpTxn, Txn: nested})
+	}
 	all := kv.Op{Kind: kv.OpRange, Range: &kv.Range{Key: []byte("k"), End: []byte("l"), Limit: int64(c.w.load.IntN(4))}}
 	t.Success = append(t.Success, all)
 	return as
@@ -214,19 +225,17 @@ func (r *request) try() {
 }
 
 // errRefused is a connection refused: nothing was done.
-var errRefused = kv.Errorf(kv.Unavailable, "connection refused")
+var errRefused = refusal{errors.New("connection refused")}
 
 func (r *request) answered(res any, err error) {
-	switch code := kv.CodeOf(err); {
-	case err == nil:
-		r.end(res, nil)
+	switch {
 	case errors.Is(err, kv.ErrUnavailable):
 		r.unknown = true
 		r.again(err)
-	case code == kv.Unavailable || code == kv.ResourceExhausted:
-		r.again(err) // nothing was done
+	case isRefusal(err):
+		r.again(err)
 	default:
-		r.end(res, err)
+		r.end(res, err, false)
 	}
 }
 
@@ -234,7 +243,7 @@ func (r *request) answered(res any, err error) {
 func (r *request) again(err error) {
 	c := r.c
 	if r.unknown && !r.retry || c.w.loop.now >= r.deadline {
-		r.end(nil, err)
+		r.end(nil, err, true)
 		return
 	}
 	if c.w.load.is(0.7) {
@@ -243,24 +252,25 @@ func (r *request) again(err error) {
 	c.w.loop.after(c.w.load.between(time.Millisecond, 100*time.Millisecond), r.try)
 }
 
-func (r *request) end(res any, err error) {
-	failed := err != nil && kv.CodeOf(err) == kv.Unavailable || errors.Is(err, kv.ErrUnavailable)
-	r.finish(res, err, failed)
+func (r *request) end(res any, err error, unknown bool) {
+	r.finish(res, err, unknown)
 	if r.then == nil {
 		r.c.run()
 	}
 }
 
 // write makes a transaction and holds its answer against the model's.
-func (c *client) write(t *kv.Txn, as []asked) {
-	w := c.w
+func (c *client) write(t *kv.Txn, as []asked) { c.send(&command{txn: t}, as) }
+
+func (c *client) send(cmd *command, as []asked) {
+	w, t := c.w, cmd.txn
 	var ends []func(told, int64)
 	for _, a := range as {
 		if !wild(a.key) {
 			ends = append(ends, w.history.begin(c.id, a, w.loop.now))
 		}
 	}
-	cmd := w.register(&command{txn: t})
+	cmd = w.register(cmd)
 	r := &request{retry: !t.ID.IsZero()}
 	r.attempt = func(n *node, done func(any, error)) { n.propose(cmd, done) }
 	r.finish = func(res any, err error, unknown bool) {
@@ -270,7 +280,7 @@ func (c *client) write(t *kv.Txn, as []asked) {
 		if unknown {
 			return
 		}
-		out := told{}
+		out := told{failed: err != nil}
 		if err == nil {
 			out.swapped = res.(*kv.TxnResult).Succeeded
 		}

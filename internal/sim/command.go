@@ -9,12 +9,14 @@ import (
 )
 
 // command is one that was proposed, in both languages: the machine's bytes and
-// what the model makes of it. Exactly one of txn, grant, alive, revoke, compact
-// and expire is set.
+// what the model makes of it. Exactly one of txn, piece, grant, alive, revoke,
+// compact and expire is set.
 type command struct {
 	bytes []byte
 
 	txn     *kv.Txn
+	upload  machine.UploadID // where txn's large values were staged, if not zero
+	piece   *piece
 	grant   *kv.Grant
 	alive   kv.LeaseID
 	revoke  kv.LeaseID
@@ -29,6 +31,13 @@ type command struct {
 	results        []any
 }
 
+// piece is a part of a large value.
+type piece struct {
+	upload        machine.UploadID
+	offset, total int64
+	data          []byte
+}
+
 // expiry is a decision of a leader.
 type expiry struct {
 	term   kv.Term
@@ -40,8 +49,12 @@ type expiry struct {
 // applies them.
 func (w *world) register(c *command) *command {
 	switch {
+	case c.txn != nil && c.upload != machine.UploadID{}:
+		c.bytes = machine.EncodeUploadTxn(nil, c.txn, c.upload, stagedBytes)
 	case c.txn != nil:
 		c.bytes = machine.EncodeTxn(nil, c.txn)
+	case c.piece != nil:
+		c.bytes = machine.EncodePiece(nil, c.piece.upload, c.piece.offset, c.piece.total, c.piece.data)
 	case c.grant != nil:
 		c.bytes = machine.EncodeGrant(nil, c.grant.ID, c.grant.TTL)
 	case c.alive != 0:
@@ -81,8 +94,10 @@ func (m *model) run(w *world, term uint64, bytes []byte, got any) {
 
 func (m *model) apply(w *world, c *command, term kv.Term) any {
 	switch {
+	case c.piece != nil:
+		m.stage(c.piece)
 	case c.txn != nil:
-		res, err := m.txn(c.txn)
+		res, err := m.txn(c.txn, m.whole(c))
 		if err != nil {
 			return err
 		}

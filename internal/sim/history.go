@@ -30,6 +30,7 @@ type asked struct {
 type told struct {
 	value   string
 	swapped bool
+	failed  bool // an error said that nothing was done
 	unknown bool
 }
 
@@ -78,12 +79,14 @@ var register = porcupine.Model{
 	Init: func() any { return "" },
 	Step: func(state, input, output any) (bool, any) {
 		value, in, out := state.(string), input.(asked), output.(told)
-		switch in.kind {
-		case opGet:
+		switch {
+		case out.failed:
+			return true, value
+		case in.kind == opGet:
 			return out.value == value, value
-		case opPut:
+		case in.kind == opPut:
 			return true, in.value
-		case opDelete:
+		case in.kind == opDelete:
 			return true, ""
 		}
 		holds := value == in.old

@@ -6,6 +6,7 @@ import (
 	"sort"
 	"time"
 
+	"github.com/concord-kv/concord/internal/machine"
 	"github.com/concord-kv/concord/kv"
 )
 
@@ -53,6 +54,7 @@ type model struct {
 	changes        [][]change           // by revision
 	times          []kv.Time            // by revision: when it was made
 	leases         map[kv.LeaseID]*modelLease
+	uploads        map[machine.UploadID]map[int64]int64 // the pieces by offset: their lengths
 	retries        map[[16]byte]*retries
 }
 
@@ -60,7 +62,7 @@ func newModel() *model {
 	return &model{
 		rev: 1, live: map[string]kv.KeyValue{}, history: map[string][]version{},
 		changes: make([][]change, 2), times: make([]kv.Time, 2),
-		leases: map[kv.LeaseID]*modelLease{}, retries: map[[16]byte]*retries{},
+		leases: map[kv.LeaseID]*modelLease{}, uploads: map[machine.UploadID]map[int64]int64{}, retries: map[[16]byte]*retries{},
 	}
 }
 
@@ -102,10 +104,11 @@ func (d *draft) keys(key, end []byte) []string {
 	return out
 }
 
-// txn runs a transaction and says what it must answer.
-func (m *model) txn(t *kv.Txn) (*kv.TxnResult, error) {
+// txn runs a transaction and says what it must answer; whole tells whether its
+// staged values are there.
+func (m *model) txn(t *kv.Txn, whole bool) (*kv.TxnResult, error) {
 	if t.ID.IsZero() {
-		return m.runTxn(t)
+		return m.runTxn(t, whole)
 	}
 	past := m.retries[t.ID.Client]
 	if past == nil {
@@ -120,7 +123,7 @@ func (m *model) txn(t *kv.Txn) (*kv.TxnResult, error) {
 	if t.ID.Seq <= past.floor {
 		return nil, kv.ErrRequestTooOld
 	}
-	res, err := m.runTxn(t)
+	res, err := m.runTxn(t, whole)
 	if err != nil {
 		return nil, err // it did nothing, and may do something next time
 	}
@@ -133,7 +136,10 @@ func (m *model) txn(t *kv.Txn) (*kv.TxnResult, error) {
 	return res, nil
 }
 
-func (m *model) runTxn(t *kv.Txn) (*kv.TxnResult, error) {
+func (m *model) runTxn(t *kv.Txn, whole bool) (*kv.TxnResult, error) {
+	if !whole {
+		return nil, machine.ErrUploadLost
+	}
 	d := &draft{m: m, rev: m.rev + 1, touched: map[string]version{}}
 	res, err := d.run(t)
 	if err != nil {

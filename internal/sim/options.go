@@ -105,7 +105,7 @@ func drawMix(o *Options, rnd chance) mix {
 	}
 	m.election = pick(rnd, 300*time.Millisecond, time.Second)
 	m.tick = m.election / 10
-	m.skew = pick(rnd, 0, 0, 0.0001, 0.01)
+	m.skew = pick(rnd, 0, 0, 0.0001, 0.01, 0.05)
 	m.apply = pick(rnd, 0, 10*time.Microsecond, 10*time.Microsecond, time.Millisecond, 5*time.Millisecond)
 	m.net = netOptions{
 		latency:   rnd.spread(20*time.Microsecond, m.election/20),
