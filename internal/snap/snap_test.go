@@ -218,6 +218,15 @@ func TestCutAndContinued(t *testing.T) {
 	copy(swapped[head:], whole[head+chunk:head+2*chunk])
 	copy(swapped[head+chunk:], whole[head:head+chunk])
 	try("chunks swapped", swapped)
+	fs := &vfs.Mem{}
+	must(t, fs.WriteFile("f", swapped))
+	r, err := openReader(fs, "f")
+	must(t, err)
+	var c *CorruptError
+	if _, err := r.ReadChunk(0, nil); !errors.As(err, &c) || c.Offset != int64(head) {
+		t.Errorf("a chunk in the place of another: %v", err)
+	}
+	must(t, r.Close())
 	try("a chunk left out", append(bytes.Clone(whole[:head+chunk]), whole[head+2*chunk:]...))
 	try("a chunk twice", append(bytes.Clone(whole[:head+chunk]), whole[head:]...))
 }

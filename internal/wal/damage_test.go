@@ -325,3 +325,39 @@ func TestNewerFormat(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestSplice puts sectors in the place of others that are whole themselves:
+// same file, same place, same write number, but of a write that was cut and
+// written anew. Only the chain can tell.
+func TestSplice(t *testing.T) {
+	version := func(term uint64) []byte {
+		var e encoder
+		e.begin(newSegment(header{key: 1}, "", nil, 1<<20), 1, 0)
+		from := e.fill
+		e.entries([]Entry{{Index: 1, Term: 1, Data: data(1, term, 400)}, {Index: 2, Term: 1, Data: data(2, term, 1500)}}, 0)
+		// The encoder's buffer has trailers between the payloads.
+		var records []byte
+		for at := 0; at <= e.at; at += sectorSize {
+			records = append(records, e.buf[at:at+payloadSize]...)
+		}
+		return forge(t, records[from:e.at/sectorSize*payloadSize+e.fill], nil, nil)
+	}
+	a, b := version(1), version(2)
+	if len(a) != len(b) {
+		t.Fatal("the versions differ in length")
+	}
+	// Header, the first write, the second in one sector; then without that one.
+	for sectors := len(a) / sectorSize; sectors >= len(a)/sectorSize-1; sectors-- {
+		for lo := 1; lo < sectors; lo++ {
+			for hi := lo + 1; hi <= sectors; hi++ {
+				file := append([]byte(nil), a[:sectors*sectorSize]...)
+				copy(file[lo*sectorSize:hi*sectorSize], b[lo*sectorSize:])
+				_, err := Verify(load(t, map[string][]byte{segmentPath("wal", 1): file}), "wal")
+				var c *CorruptError
+				if all := lo == 1 && hi == sectors; all && err != nil || !all && !errors.As(err, &c) {
+					t.Errorf("sectors %d to %d of another write: %v", lo, hi, err)
+				}
+			}
+		}
+	}
+}
