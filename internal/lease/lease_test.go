@@ -94,103 +94,121 @@ func TestDueSkipsRenewedLeases(t *testing.T) {
 	table.deadlines.check(t)
 }
 
+// pair is a table beside maps that say what it should hold.
+type pair struct {
+	t        *testing.T
+	rng      *rand.Rand
+	table    *Table
+	leases   map[kv.LeaseID]Lease
+	attached map[kv.LeaseID]map[string]bool
+	ttls     map[string]kv.Time
+	now      kv.Time
+}
+
 // A random run agrees with maps, through copies and snapshots.
 func TestTableModel(t *testing.T) {
-	rng := rand.New(rand.NewPCG(3, 4))
-	table := New()
-	model := map[kv.LeaseID]Lease{}
-	attached := map[kv.LeaseID]map[string]bool{}
-	ttls := map[string]kv.Time{}
-	now := kv.Time(0)
+	p := &pair{
+		t: t, rng: rand.New(rand.NewPCG(3, 4)), table: New(),
+		leases: map[kv.LeaseID]Lease{}, attached: map[kv.LeaseID]map[string]bool{}, ttls: map[string]kv.Time{},
+	}
 	for i := range 20_000 {
-		now += kv.Time(rng.IntN(3))
-		id, key := kv.LeaseID(1+rng.IntN(50)), fmt.Sprintf("k%d", rng.IntN(200))
-		switch l, ok := model[id]; rng.IntN(8) {
-		case 0, 1:
-			granted, err := table.Grant(id, int64(1+rng.IntN(200)), now)
-			if (err != nil) != ok {
-				t.Fatalf("step %d: grant: %v", i, err)
-			} else if err == nil {
-				model[id], attached[id] = granted, map[string]bool{}
-			}
-		case 2, 3:
-			renewed, err := table.Renew(id, now)
-			if (err == nil) != ok {
-				t.Fatalf("step %d: renew: %v", i, err)
-			} else if ok {
-				l.Deadline, l.Generation = now+kv.Time(l.TTL), l.Generation+1
-				model[id] = l
-				if renewed != l {
-					t.Fatalf("step %d: renewed %+v, want %+v", i, renewed, l)
-				}
-			}
-		case 4, 5:
-			if ok {
-				table.Attach(id, []byte(key))
-				attached[id][key] = true
-			}
-		case 6:
-			expires := kv.Time(rng.IntN(2)) * (now + kv.Time(1+rng.IntN(300)))
-			table.SetTTL([]byte(key), ttls[key], expires)
-			ttls[key] = expires
-		case 7:
-			var want []kv.LeaseID
-			for id, l := range model {
-				if l.Deadline <= now {
-					want = append(want, id)
-				}
-			}
-			slices.Sort(want)
-			got := due(table, now, 1000)
-			slices.Sort(got)
-			if !slices.Equal(got, want) {
-				t.Fatalf("step %d: due %v, want %v", i, got, want)
-			}
-			for _, id := range want {
-				table.Revoke(id)
-				delete(model, id)
-				delete(attached, id)
-			}
-			for key, at := range ttls {
-				if at == 0 {
-					delete(ttls, key)
-				}
-			}
-			var keys []string
-			last := kv.Time(0)
-			for at, key := range table.DueKeys(now) {
-				if at < last || ttls[string(key)] != at {
-					t.Fatalf("step %d: key %s at %d after %d, want %d", i, key, at, last, ttls[string(key)])
-				}
-				keys, last = append(keys, string(key)), at
-			}
-			for _, key := range keys {
-				table.SetTTL([]byte(key), ttls[key], 0)
-				delete(ttls, key)
-			}
-			for key, at := range ttls {
-				if at <= now {
-					t.Fatalf("step %d: key %s is due since %d and was not found", i, key, at)
-				}
-			}
-		}
+		p.now += kv.Time(p.rng.IntN(3))
+		p.step()
 		if i%1000 == 0 {
-			table = reread(t, table)
+			p.table = reread(t, p.table)
 		}
 	}
-	if table.Len() != len(model) || table.TTLs() == 0 {
-		t.Fatalf("%d leases, want %d; %d TTLs", table.Len(), len(model), table.TTLs())
+	if p.table.Len() != len(p.leases) || p.table.TTLs() != len(p.ttls) {
+		t.Fatalf("%d leases, want %d; %d TTLs, want %d", p.table.Len(), len(p.leases), p.table.TTLs(), len(p.ttls))
 	}
-	for l := range table.All() {
-		if model[l.ID] != l {
-			t.Fatalf("%+v, want %+v", l, model[l.ID])
+	for l := range p.table.All() {
+		if p.leases[l.ID] != l {
+			t.Fatalf("%+v, want %+v", l, p.leases[l.ID])
 		}
 		var keys []string
-		for key := range table.Keys(l.ID) {
+		for key := range p.table.Keys(l.ID) {
 			keys = append(keys, string(key))
 		}
-		if !slices.IsSorted(keys) || len(keys) != len(attached[l.ID]) {
+		if !slices.IsSorted(keys) || len(keys) != len(p.attached[l.ID]) {
 			t.Fatalf("keys of %v: %v", l.ID, keys)
+		}
+	}
+}
+
+func (p *pair) step() {
+	id, key := kv.LeaseID(1+p.rng.IntN(50)), fmt.Sprintf("k%d", p.rng.IntN(200))
+	switch l, ok := p.leases[id]; p.rng.IntN(8) {
+	case 0, 1:
+		granted, err := p.table.Grant(id, int64(1+p.rng.IntN(200)), p.now)
+		if (err != nil) != ok {
+			p.t.Fatalf("grant at %d: %v", p.now, err)
+		} else if err == nil {
+			p.leases[id], p.attached[id] = granted, map[string]bool{}
+		}
+	case 2, 3:
+		renewed, err := p.table.Renew(id, p.now)
+		if (err == nil) != ok {
+			p.t.Fatalf("renew at %d: %v", p.now, err)
+		} else if ok {
+			l.Deadline, l.Generation = p.now+kv.Time(l.TTL), l.Generation+1
+			p.leases[id] = l
+			if renewed != l {
+				p.t.Fatalf("renewed %+v at %d, want %+v", renewed, p.now, l)
+			}
+		}
+	case 4, 5:
+		if ok {
+			p.table.Attach(id, []byte(key))
+			p.attached[id][key] = true
+		}
+	case 6:
+		expires := kv.Time(p.rng.IntN(2)) * (p.now + kv.Time(1+p.rng.IntN(300)))
+		p.table.SetTTL([]byte(key), p.ttls[key], expires)
+		if p.ttls[key] = expires; expires == 0 {
+			delete(p.ttls, key)
+		}
+	case 7:
+		p.expireLeases()
+		p.expireKeys()
+	}
+}
+
+func (p *pair) expireLeases() {
+	var want []kv.LeaseID
+	for id, l := range p.leases {
+		if l.Deadline <= p.now {
+			want = append(want, id)
+		}
+	}
+	slices.Sort(want)
+	got := due(p.table, p.now, 1000)
+	slices.Sort(got)
+	if !slices.Equal(got, want) {
+		p.t.Fatalf("due at %d: %v, want %v", p.now, got, want)
+	}
+	for _, id := range want {
+		p.table.Revoke(id)
+		delete(p.leases, id)
+		delete(p.attached, id)
+	}
+}
+
+func (p *pair) expireKeys() {
+	var keys []string
+	last := kv.Time(0)
+	for at, key := range p.table.DueKeys(p.now) {
+		if at < last || p.ttls[string(key)] != at {
+			p.t.Fatalf("key %s is due at %d after %d, want %d", key, at, last, p.ttls[string(key)])
+		}
+		keys, last = append(keys, string(key)), at
+	}
+	for _, key := range keys {
+		p.table.SetTTL([]byte(key), p.ttls[key], 0)
+		delete(p.ttls, key)
+	}
+	for key, at := range p.ttls {
+		if at <= p.now {
+			p.t.Fatalf("key %s is due since %d and was not found", key, at)
 		}
 	}
 }

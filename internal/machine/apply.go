@@ -2,12 +2,16 @@ package machine
 
 import (
 	"bytes"
+	"math"
 	"slices"
 
 	"github.com/concord-kv/concord/internal/lease"
 	"github.com/concord-kv/concord/internal/mvcc"
 	"github.com/concord-kv/concord/kv"
 )
+
+// maxKey is the longest key that can be stored; see [kv.Limits].
+const maxKey = 64 << 10
 
 // run applies one command. Unless want is set the result may be left out.
 func (m *Machine) run(command []byte, want bool) any {
@@ -33,6 +37,9 @@ func (m *Machine) run(command []byte, want bool) any {
 		result = m.runLease(&d, k)
 	default:
 		result = m.runConfig(&d, k)
+	}
+	if d.rejected != nil {
+		return d.rejected
 	}
 	if d.err != nil || result == nil {
 		m.refuse(command, d.err)
@@ -91,8 +98,15 @@ func (m *Machine) hasLease(id kv.LeaseID) bool {
 	return ok
 }
 
-// checkPut finds out what would keep a put from being made.
+// checkPut finds out what would keep a put from being made. Limits were checked
+// before, but those of the store are asserted: past them it would panic.
 func (m *Machine) checkPut(r reader, op *kv.Op) error {
+	switch n := len(op.Key); {
+	case n == 0:
+		return kv.ErrEmptyKey
+	case n > maxKey:
+		return kv.ErrKeyTooLarge
+	}
 	if op.Lease != 0 && !m.hasLease(op.Lease) {
 		return kv.ErrLeaseNotFound
 	}
@@ -193,7 +207,7 @@ func (m *Machine) runLease(d *decoder, k kind) any {
 		}
 		m.revoke(id)
 	case kindCompact:
-		rev := kv.Revision(d.positive(1<<63 - 1))
+		rev := kv.Revision(d.atMost(math.MaxInt64, errNegative))
 		if d.end() != nil {
 			return nil
 		}

@@ -3,7 +3,7 @@ package machine
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
+	"math"
 	"time"
 
 	"github.com/concord-kv/concord/kv"
@@ -14,6 +14,7 @@ var (
 	errTrailing  = errors.New("bytes are left over")
 	errRange     = errors.New("a number is out of range")
 	errUnknown   = errors.New("unknown kind or flag")
+	errNegative  = &kv.Error{Code: kv.InvalidArgument, Message: "a number is negative"}
 )
 
 // decoder reads a command. The first error sticks, and everything read after it
@@ -25,11 +26,21 @@ type decoder struct {
 	upload []byte
 	// lost notes that a staged put refers to bytes that are not there.
 	lost bool
+	// rejected is the result of a command that can be read, but asks for what
+	// the limits rule out: somebody did not check them. That is no reason for
+	// all members to stop.
+	rejected error
 }
 
 func (d *decoder) fail(err error) {
-	if d.err == nil {
+	if d.err == nil && d.rejected == nil {
 		d.err, d.data = err, nil
+	}
+}
+
+func (d *decoder) reject(err error) {
+	if d.err == nil && d.rejected == nil {
+		d.rejected, d.data = err, nil
 	}
 }
 
@@ -37,6 +48,9 @@ func (d *decoder) fail(err error) {
 func (d *decoder) end() error {
 	if len(d.data) > 0 {
 		d.fail(errTrailing)
+	}
+	if d.rejected != nil {
+		return d.rejected
 	}
 	return d.err
 }
@@ -64,11 +78,11 @@ func (d *decoder) uint() uint64 {
 	return n
 }
 
-// positive reads a number that is at most most.
-func (d *decoder) positive(most uint64) int64 {
+// atMost reads a number and rejects the command with err where it is greater.
+func (d *decoder) atMost(most uint64, err error) int64 {
 	n := d.uint()
 	if n > most {
-		d.fail(errRange)
+		d.reject(err)
 		return 0
 	}
 	return int64(n)
@@ -104,7 +118,7 @@ func (d *decoder) count(least int) int {
 
 // ttl reads a length of time, which is in milliseconds.
 func (d *decoder) ttl() time.Duration {
-	return time.Duration(d.positive(uint64(kv.MaxTTL/time.Millisecond))) * time.Millisecond
+	return time.Duration(d.atMost(uint64(kv.MaxTTL/time.Millisecond), kv.ErrTTLTooLarge)) * time.Millisecond
 }
 
 // request reads the id of a request where the flags say that there is one.
@@ -126,7 +140,7 @@ func (d *decoder) uploadID() (id UploadID) {
 // branches reads into t, whose slices it uses again.
 func (d *decoder) branches(t *kv.Txn, depth int) {
 	if depth > MaxDepth {
-		d.fail(fmt.Errorf("transactions nest deeper than %d", MaxDepth))
+		d.reject(kv.Errorf(kv.InvalidArgument, "transactions nest deeper than %d", MaxDepth))
 		return
 	}
 	t.Compare = t.Compare[:0]
@@ -271,12 +285,12 @@ func (d *decoder) settings(s *Settings) {
 		s.Retention = d.ttl()
 	}
 	if bits&4 != 0 {
-		s.HistoryBytes = d.positive(1<<63 - 1)
+		s.HistoryBytes = d.atMost(math.MaxInt64, errNegative)
 	}
 	if bits&8 != 0 {
 		version := d.bytes()
 		if len(version) > maxVersion {
-			d.fail(errRange)
+			d.reject(kv.Errorf(kv.InvalidArgument, "a cluster version of %d bytes is too long", len(version)))
 		}
 		s.Version = string(version)
 	}

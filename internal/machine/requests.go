@@ -193,7 +193,7 @@ func (r *requests) index() bool {
 	if !good {
 		return false
 	}
-	for name, n := range counted {
+	for name, n := range counted { // in any order: each sets its own client
 		c, known := r.clients.Get(name)
 		if c.results = n; !known {
 			return false
