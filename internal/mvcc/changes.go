@@ -29,11 +29,11 @@ func (v View) Changes(from, to kv.Revision, w *kv.WatchRequest, yield func(kv.Re
 		to = v.rev
 	}
 	from = max(from, 1)
-	if len(w.End) == 0 && from != to {
+	s := v.s
+	if len(w.End) == 0 && (from != to || s.index.get(from)&entryList != 0) {
 		v.keyChanges(from, to, w, yield)
 		return nil
 	}
-	s := v.s
 	var buf [1]uint64
 	for rev := from; rev <= to; rev++ {
 		for _, r := range s.entryRefs(s.index.get(rev), &buf) {

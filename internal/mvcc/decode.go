@@ -207,7 +207,7 @@ func (d *decoder) version(flags byte, mod kv.Revision) ref {
 	if d.bad != nil {
 		return 0
 	}
-	r := d.store(head, size, mod, &f, large)
+	r := d.store(head, mod, &f, large)
 	d.job.sum.versions++
 	d.job.sum.history += size
 	if mod >= d.l.compacted {
@@ -225,7 +225,8 @@ func (d *decoder) largeValue(size uint64) *largeValue {
 	return &d.job.large[d.nth-1]
 }
 
-func (d *decoder) store(head uint64, size int64, mod kv.Revision, f *fields, large *largeValue) ref {
+func (d *decoder) store(head uint64, mod kv.Revision, f *fields, large *largeValue) ref {
+	size := fixedSize(head) + pad8(int64(len(f.value)))
 	var r ref
 	var p unsafe.Pointer
 	mem := d.l.s.mem

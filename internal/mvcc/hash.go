@@ -92,7 +92,6 @@ func (h *hashIndex) presize(keys int64) {
 		return
 	}
 	t := newTable(slotsFor(keys))
-	t.full()
 	h.s.mem.mapped.Add(int64(t.slots*8) - int64(old.slots*8))
 	h.both.Store(&tables{cur: t})
 	unmapMemory(old.mem, int64(old.slots*8))

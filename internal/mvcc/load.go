@@ -18,7 +18,7 @@ const (
 	// loadFill is how many items a loaded leaf gets: full ones would split at
 	// the next insert.
 	loadFill = 14
-	loadKids = 60
+	loadKids = 30
 	// maxHistory bounds the revisions that an index is made for.
 	maxHistory = 1 << 32
 	maxKeys    = 1 << 32
@@ -333,6 +333,9 @@ func (l *loader) finish() error {
 	}
 	l.build.finish()
 	s.hash.used = uint64(l.sum.keys)
+	if s.hash.used > uint64(l.bound)/2 {
+		s.hash.both.Load().cur.full()
+	}
 	s.counts.keys.Store(l.sum.live)
 	s.counts.versions.Store(l.sum.versions)
 	s.counts.live.Store(l.sum.bytes)
@@ -403,7 +406,7 @@ func (b *treeBuilder) level(level int) {
 		k := kidList{n: to - from, level: uint64(level)}
 		copy(k.kids[:], b.kids[from:to])
 		copy(k.seps[:], b.seps[from:min(to, len(b.seps))])
-		kids = append(kids, b.s.tree.buildInner(&k, 0, k.n, fence(from-1), fence(to-1)))
+		kids = append(kids, b.s.tree.buildInner(&k, 0, k.n, fences{fence(from - 1), fence(to - 1)}))
 		if to < len(b.kids) {
 			seps = append(seps, b.seps[to-1])
 		}

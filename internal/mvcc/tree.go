@@ -27,11 +27,11 @@ import (
 // keys to come.
 const (
 	leafItems = 15
-	fanout    = 64
-	maxDepth  = 12 // 8·(64/4)^11 keys are more than there are refs
+	fanout    = 32 // a split copies a node: small ones make little garbage
+	maxDepth  = 12 // 8·(32/3)^11 keys are more than there are refs
 
 	leafSize  = int64(unsafe.Sizeof(leaf{}))
-	innerSize = 1536
+	innerSize = (int64(unsafe.Sizeof(inner{})) + 63) &^ 63
 
 	// Bits of a node's head.
 	nodeLive   = 1 << 63
@@ -43,7 +43,7 @@ const (
 
 	// Below these a node is merged with a neighbour.
 	fewItems, mergedItems = 5, 12
-	fewKids, mergedKids   = 20, 52
+	fewKids, mergedKids   = 10, 26
 )
 
 // leaf holds up to 15 items in places; perm says how many and, from the lowest
@@ -55,7 +55,7 @@ type leaf struct {
 	refs  [leafItems]uint64 // key records, atomic
 }
 
-// inner holds up to 64 children and what separates them.
+// inner holds up to 32 children and what separates them.
 type inner struct {
 	head  uint64 // nodeLive, level, count, checkedBit, length of the prefix
 	frags [fanout - 1]uint64
@@ -259,7 +259,7 @@ func (t *tree) insert(key []byte, r ref) {
 	left := t.buildLeaf(items[:cut], lo, sepRef)
 	right := t.buildLeaf(items[cut:], sepRef, hi)
 	old := p.leaf
-	t.replace(&p, p.depth, 1, [2]ref{left, right}, sepRef)
+	t.replace(&p, p.depth, change{1, [2]ref{left, right}, sepRef})
 	t.s.retire(retired{kind: retiredLeaf, ref: old})
 }
 
@@ -301,9 +301,17 @@ func (k *kidList) add(n *inner, from, to int) {
 	k.level = n.head >> levelShift & 15
 }
 
-// replace puts one or two new nodes, sep between them, where the n nodes from
-// p.at[d-1] on were, d levels below the root, and splits and merges above.
-func (t *tree) replace(p *path, d, n int, nodes [2]ref, sep ref) {
+// change puts one or two new nodes, sep between them, where n nodes were.
+type change struct {
+	n     int
+	nodes [2]ref
+	sep   ref
+}
+
+// replace makes the change at p.at[d-1], d levels below the root, and splits and
+// merges above.
+func (t *tree) replace(p *path, d int, c change) {
+	n, nodes, sep := c.n, c.nodes, c.sep
 	if d == 0 {
 		if nodes[1] == 0 {
 			_, height := t.rootAndHeight()
@@ -313,7 +321,7 @@ func (t *tree) replace(p *path, d, n int, nodes [2]ref, sep ref) {
 		_, height := t.rootAndHeight()
 		k := kidList{n: 2, level: uint64(height) + 1}
 		k.kids[0], k.kids[1], k.seps[0] = nodes[0], nodes[1], sep
-		t.setRoot(t.buildInner(&k, 0, 2, 0, 0), height+1)
+		t.setRoot(t.buildInner(&k, 0, 2, fences{0, 0}), height+1)
 		return
 	}
 	old, at := p.nodes[d-1], p.at[d-1]
@@ -347,18 +355,18 @@ func (t *tree) replaceInner(p *path, d int, k *kidList) {
 	case k.n > fanout:
 		cut := k.n / 2
 		if p.at[d] >= fanout-1 && hi == 0 {
-			cut = k.n - 4 // ascending keys fill their nodes
+			cut = k.n - 2 // ascending keys fill their nodes
 		}
 		sep := k.seps[cut-1]
-		left := t.buildInner(k, 0, cut, lo, sep)
-		right := t.buildInner(k, cut, k.n, sep, hi)
-		t.replace(p, d, 1, [2]ref{left, right}, sep)
+		left := t.buildInner(k, 0, cut, fences{lo, sep})
+		right := t.buildInner(k, cut, k.n, fences{sep, hi})
+		t.replace(p, d, change{1, [2]ref{left, right}, sep})
 	case d == 0 && k.n == 1:
 		_, height := t.rootAndHeight()
 		t.setRoot(k.kids[0], height-1)
 	case d > 0 && k.n < fewKids && t.mergeInner(p, d, k):
 	default:
-		t.replace(p, d, 1, [2]ref{t.buildInner(k, 0, k.n, lo, hi)}, 0)
+		t.replace(p, d, change{n: 1, nodes: [2]ref{t.buildInner(k, 0, k.n, fences{lo, hi})}})
 	}
 }
 
@@ -373,7 +381,7 @@ func (t *tree) mergeInner(p *path, d int, k *kidList) bool {
 		if at+2 < parent.count() {
 			hi = parent.sep(at + 1)
 		}
-		t.replace(p, d, 2, [2]ref{t.buildInner(k, 0, k.n, p.lo[d], hi)}, 0)
+		t.replace(p, d, change{n: 2, nodes: [2]ref{t.buildInner(k, 0, k.n, fences{p.lo[d], hi})}})
 		t.s.retire(retired{kind: retiredInner, ref: next})
 		return true
 	}
@@ -391,15 +399,19 @@ func (t *tree) mergeInner(p *path, d int, k *kidList) bool {
 			lo = parent.sep(at - 2)
 		}
 		p.at[d-1]--
-		t.replace(p, d, 2, [2]ref{t.buildInner(&j, 0, j.n, lo, p.hi[d])}, 0)
+		t.replace(p, d, change{n: 2, nodes: [2]ref{t.buildInner(&j, 0, j.n, fences{lo, p.hi[d]})}})
 		t.s.retire(retired{kind: retiredInner, ref: before})
 		return true
 	}
 	return false
 }
 
+// fences are the separators around a node; 0 is the end of the key space.
+type fences struct{ lo, hi ref }
+
 // buildInner makes a node of the children from..to of k.
-func (t *tree) buildInner(k *kidList, from, to int, lo, hi ref) ref {
+func (t *tree) buildInner(k *kidList, from, to int, around fences) ref {
+	lo, hi := around.lo, around.hi
 	r := t.inners.alloc()
 	n := t.inner(r)
 	count := to - from
@@ -433,7 +445,7 @@ func (t *tree) remove(key []byte) {
 	lo, hi := p.lo[p.depth], p.hi[p.depth]
 	old := p.leaf
 	if n >= fewItems || p.depth == 0 || !t.mergeLeaf(&p, items[:], n) {
-		t.replace(&p, p.depth, 1, [2]ref{t.buildLeaf(items[:n], lo, hi)}, 0)
+		t.replace(&p, p.depth, change{n: 1, nodes: [2]ref{t.buildLeaf(items[:n], lo, hi)}})
 	}
 	t.s.retire(retired{kind: retiredLeaf, ref: old})
 }
@@ -481,7 +493,7 @@ func (t *tree) mergeLeaf(p *path, items []uint64, n int) bool {
 			m += copy(all[m:], items[:n])
 		}
 		p.at[d-1] = first
-		t.replace(p, d, 2, [2]ref{t.buildLeaf(all[:m], lo, hi)}, 0)
+		t.replace(p, d, change{n: 2, nodes: [2]ref{t.buildLeaf(all[:m], lo, hi)}})
 		t.s.retire(retired{kind: retiredLeaf, ref: next})
 		t.s.killKey(gone)
 		return true

@@ -45,7 +45,7 @@ func (t *tree) moveLeaf(r ref) bool {
 	}
 	to := t.leaves.alloc()
 	*t.leaf(to) = *l
-	t.replace(&p, p.depth, 1, [2]ref{to}, 0)
+	t.replace(&p, p.depth, change{n: 1, nodes: [2]ref{to}})
 	t.s.retire(retired{kind: retiredLeaf, ref: r})
 	return true
 }
@@ -64,7 +64,7 @@ func (t *tree) moveInner(r ref) bool {
 	}
 	to := t.inners.alloc()
 	*t.inner(to) = *n
-	t.replace(&p, p.depth, 1, [2]ref{to}, 0)
+	t.replace(&p, p.depth, change{n: 1, nodes: [2]ref{to}})
 	t.s.retire(retired{kind: retiredInner, ref: r})
 	return true
 }
