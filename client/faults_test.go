@@ -21,13 +21,13 @@ import (
 // proxy passes connections on to a server and can cut or freeze them.
 type proxy struct {
 	net.Listener
-	target string
 	frozen atomic.Bool
 	wg     sync.WaitGroup
 
-	mu    sync.Mutex
-	conns map[net.Conn]struct{}
-	down  bool
+	mu     sync.Mutex
+	target string
+	conns  map[net.Conn]struct{}
+	down   bool
 }
 
 func newProxy(t testing.TB, target string) *proxy {
@@ -57,7 +57,10 @@ func (p *proxy) addr() string { return p.Listener.Addr().String() }
 
 func (p *proxy) pass(c net.Conn) {
 	defer c.Close()
-	s, err := net.Dial("tcp", p.target)
+	p.mu.Lock()
+	target := p.target
+	p.mu.Unlock()
+	s, err := net.Dial("tcp", target)
 	if err != nil {
 		return
 	}
@@ -116,6 +119,13 @@ func (p *proxy) setDown(down bool) {
 	if down {
 		p.cut()
 	}
+}
+
+// setTarget moves the proxy to another server.
+func (p *proxy) setTarget(addr string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.target = addr
 }
 
 // TestFailover stops one of three servers after another.

@@ -207,7 +207,13 @@ func (s *Server) Run(ctx context.Context) error {
 	for _, l := range s.listeners {
 		group.Go(func() error { return s.split.accept(ctx, l) })
 	}
-	group.Go(func() error { return s.grpc.Serve(s.split.grpc) })
+	group.Go(func() error {
+		// A context that ends at once may stop it before it has begun.
+		if err := s.grpc.Serve(s.split.grpc); !errors.Is(err, grpc.ErrServerStopped) {
+			return err
+		}
+		return nil
+	})
 	group.Go(func() error {
 		if err := s.http.Serve(s.split.http); !errors.Is(err, http.ErrServerClosed) {
 			return err

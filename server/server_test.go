@@ -330,6 +330,14 @@ func (s *slow) Txn(ctx context.Context, t kv.Txn) (kv.TxnResult, error) {
 	return s.Store.Txn(ctx, t)
 }
 
+// TestStopAtOnce ends servers before, or while, they begin to serve.
+func TestStopAtOnce(t *testing.T) {
+	for range 50 {
+		_, stop := start(t, kvtest.NewModel(kv.Limits{}), new(lone), server.Config{})
+		stop()
+	}
+}
+
 func TestBadAddress(t *testing.T) {
 	_, err := server.New(kvtest.NewModel(kv.Limits{}), new(lone), server.Config{Addrs: []string{"127.0.0.1:0", "256.0.0.1:1"}})
 	if err == nil || !strings.Contains(err.Error(), "256.0.0.1:1") {
