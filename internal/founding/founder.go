@@ -196,8 +196,8 @@ func (f *Founder) note(name string, err error) {
 // step runs the machine, keeps its record and takes its results. It is called
 // with mu held.
 func (f *Founder) step(in Input) {
-	if f.failed != nil {
-		return
+	if f.failed != nil || f.over {
+		return // what is decided stays, whoever else may come
 	}
 	out := f.machine.Step(in)
 	if out.Save != nil {

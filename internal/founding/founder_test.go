@@ -105,6 +105,27 @@ func TestFoundersStartedApart(t *testing.T) {
 	})
 }
 
+// TestFailedFounderStays: whoever was told of a cluster promises nothing any
+// more, though the one who told it comes back without its disk.
+func TestFailedFounderStays(t *testing.T) {
+	peers := map[string][]string{"a": {"1"}, "b": {"2"}}
+	s := &street{at: map[string]*Founder{}}
+	d := &drawer{rec: Record{ID: 2}}
+	b := s.move(t, "b", peers, d)
+	s.move(t, "a", peers, &drawer{rec: MemberOf(0xabc, 1, "a")})
+	var founded *FoundedError
+	if _, err := b.Run(t.Context()); !errors.As(err, &founded) || founded.Cluster != 0xabc {
+		t.Fatalf("got %v", err)
+	}
+	a := s.move(t, "a", peers, &drawer{rec: Record{ID: 1}})
+	question := a.machine.Status()
+	question.Record = Record{ID: 1, Seq: 1, Phase: Proposed, Proposal: &Proposal{Cluster: 9, Proposer: 1, Seq: 1,
+		Members: []Member{{ID: 1, Name: "a"}, {ID: 2, Name: "b"}}}}
+	if _, err := b.Answer(question.encode()); err != nil || d.rec.Phase != Free {
+		t.Errorf("it keeps %+v, %v", d.rec, err)
+	}
+}
+
 func TestFounderAlone(t *testing.T) {
 	d := &drawer{rec: Record{ID: 7}}
 	f, err := New(Config{Settings: Settings{Name: "a", Peers: map[string][]string{"a": nil}}, Record: d.rec, Store: d})

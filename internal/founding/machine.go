@@ -174,7 +174,8 @@ func (m *Machine) advance(out *Output) bool {
 }
 
 // foundElsewhere fails the attempt when another has founded what we have no
-// part in, except that a proposal of ours is given up first.
+// part in. A proposal of ours is given up first, and a promise has to end first:
+// whoever fails may join with its id, which must not be counted on elsewhere.
 func (m *Machine) foundElsewhere(out *Output) bool {
 	for _, name := range m.names {
 		s := m.known[name]
@@ -185,7 +186,12 @@ func (m *Machine) foundElsewhere(out *Output) bool {
 			out.Err = nil
 			return false // it is ours too
 		}
-		out.Err = &FoundedError{Name: name, Cluster: s.Record.Proposal.Cluster}
+		err := &FoundedError{Name: name, Cluster: s.Record.Proposal.Cluster}
+		if m.rec.Phase == Promised {
+			m.problems[name] = fmt.Errorf("%w; this member has promised itself to another cluster, and has to hear first that it will not be", err)
+			continue
+		}
+		out.Err = err
 	}
 	return out.Err != nil && m.rec.Phase != Proposed
 }

@@ -357,6 +357,17 @@ func TestFoundedElsewhere(t *testing.T) {
 	}
 }
 
+// TestPromiseBeforeJoining: who has promised itself is not told to join.
+func TestPromiseBeforeJoining(t *testing.T) {
+	promise := &Proposal{Cluster: 9, Proposer: 1, Seq: 1, Members: []Member{{ID: 1, Name: "a"}, {ID: 3, Name: "b"}}}
+	_, b := two(t, func(_, _ *Settings, _, rb *Record) { *rb = Record{ID: 3, Seq: 1, Phase: Promised, Proposal: promise} })
+	s := *b.Status()
+	s.Name, s.Record = "a", MemberOf(0xabc, 7, "a")
+	if out := b.Step(Input{Heard: &s}); out.Err != nil || out.Save != nil || b.Problems()["a"] == nil {
+		t.Errorf("got %+v, %v", out, b.Problems())
+	}
+}
+
 // TestReleaseNeedsALaterRecord: a proposal that was overtaken by a newer one of
 // the same proposer must not take its place.
 func TestReleaseNeedsALaterRecord(t *testing.T) {

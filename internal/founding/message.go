@@ -149,6 +149,13 @@ func goodTexts(texts []string, most int) bool {
 	return len(texts) <= most && !slices.ContainsFunc(texts, func(t string) bool { return t == "" || len(t) > maxText })
 }
 
+// MemberOf is the record of a process that came into its cluster in another way
+// than by founding it: it joined, or was restored from a backup. With it a
+// Founder answers that there is a cluster, and does nothing else.
+func MemberOf(cluster, id uint64, name string) Record {
+	return Record{ID: id, Phase: Founded, Proposal: &Proposal{Cluster: cluster, Proposer: id, Members: []Member{{ID: id, Name: name}}}}
+}
+
 // Check tells what is wrong with a record that was read, if anything.
 func (r *Record) Check() error {
 	p := r.Proposal
