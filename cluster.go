@@ -39,38 +39,17 @@ func (n *Node) AddMember(ctx context.Context, m kv.Member) (kv.Member, error) {
 	if m.ID == 0 {
 		m.ID = randomMember()
 	}
-	kind := replica.AddVoter
-	if m.Learner {
-		kind = replica.AddLearner
-	}
-	return m, n.changeMember(ctx, kind, machine.MemberChange{Op: machine.AddMember, Member: m})
+	return m, n.change(ctx, machine.MemberChange{Op: machine.AddMember, Member: m})
 }
 
 // PromoteMember implements [kv.Cluster].
 func (n *Node) PromoteMember(ctx context.Context, id kv.MemberID) error {
-	return n.changeMember(ctx, replica.AddVoter,
-		machine.MemberChange{Op: machine.PromoteMember, Member: kv.Member{ID: id}})
+	return n.change(ctx, machine.MemberChange{Op: machine.PromoteMember, Member: kv.Member{ID: id}})
 }
 
 // RemoveMember implements [kv.Cluster].
 func (n *Node) RemoveMember(ctx context.Context, id kv.MemberID) error {
-	return n.changeMember(ctx, replica.RemoveMember,
-		machine.MemberChange{Op: machine.RemoveMember, Member: kv.Member{ID: id}})
-}
-
-// changeMember makes a change that Raft's configuration has a part in.
-func (n *Node) changeMember(ctx context.Context, kind replica.ChangeKind, change machine.MemberChange) error {
-	result, err := n.replica.ProposeConfChange(ctx, replica.ConfChange{
-		Members: []replica.MemberChange{{Kind: kind, ID: uint64(change.Member.ID)}},
-		Context: machine.EncodeMembers(nil, change),
-	})
-	if err != nil {
-		return mapError(err)
-	}
-	if err, ok := result.(error); ok {
-		return err
-	}
-	return nil
+	return n.change(ctx, machine.MemberChange{Op: machine.RemoveMember, Member: kv.Member{ID: id}})
 }
 
 // UpdateMember implements [kv.Cluster].
@@ -82,4 +61,9 @@ func (n *Node) UpdateMember(ctx context.Context, m kv.Member) error {
 // MoveLeader implements [kv.Cluster].
 func (n *Node) MoveLeader(ctx context.Context, to kv.MemberID) error {
 	return mapError(n.replica.TransferLeader(ctx, uint64(to)))
+}
+
+// Identity returns what stands in the header of every answer on the wire.
+func (n *Node) Identity() (kv.ClusterID, kv.MemberID, kv.Term) {
+	return n.machine.Cluster(), n.id, kv.Term(n.replica.Status().Term)
 }

@@ -20,8 +20,16 @@ import (
 // the state that it starts from. It may be interrupted and repeated at any
 // point.
 func (n *Node) found(ctx context.Context, id memberfile.File, h *peerHandler) (memberfile.File, error) {
+	if n.cfg.rejoin {
+		return n.join(ctx, id)
+	}
 	store := &foundingStore{node: n, file: id}
 	cluster, err := n.agree(ctx, store, h)
+	var founded *founding.FoundedError
+	if errors.As(err, &founded) {
+		n.log.Info("the others have founded a cluster already", "cluster", kv.ClusterID(founded.Cluster))
+		return n.join(ctx, id)
+	}
 	if err != nil {
 		return id, err
 	}
@@ -55,18 +63,13 @@ func (n *Node) agree(ctx context.Context, store *foundingStore, h *peerHandler) 
 	}
 	f, err := founding.New(founding.Config{
 		Settings: founding.Settings{Name: n.cfg.name, Peers: peers, ClientAddrs: n.cfg.clientAddrs},
-		Record:   record, Caller: n.transport, Store: store, Logger: n.log,
+		Record:   record, Caller: foundingCaller{n.transport}, Store: store, Logger: n.log,
 	})
 	if err != nil {
 		return nil, err
 	}
 	h.founder.Store(f)
-	cluster, err := f.Run(ctx)
-	var founded *founding.FoundedError
-	if errors.As(err, &founded) {
-		return nil, kv.Errorf(kv.FailedPrecondition, "%w", founded)
-	}
-	return cluster, err
+	return f.Run(ctx)
 }
 
 // makeFirstState writes the snapshot and log that every founder starts from.

@@ -1,12 +1,11 @@
 package concord
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
-	"net"
+	"strings"
+
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
 
@@ -35,55 +34,9 @@ func open(t *testing.T, dir string, opts ...Option) *Node {
 // openCluster opens members that know each other, and waits until they serve.
 func openCluster(t *testing.T, size int, opts ...Option) []*Node {
 	t.Helper()
-	peers := map[string]string{}
-	listeners := make([]net.Listener, size)
-	for i := range size {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		listeners[i] = l
-		peers[fmt.Sprintf("n%d", i+1)] = l.Addr().String()
-	}
-	nodes := make([]*Node, size)
-	errs := make(chan error, size)
-	for i := range size {
-		name := fmt.Sprintf("n%d", i+1)
-		dir := t.TempDir()
-		go func() {
-			var err error
-			all := append([]Option{Name(name), Peers(peers[name], peers), PeerListener(listeners[i]),
-				Logger(slog.New(slog.NewTextHandler(testWriter{t}, nil)).With("member", name))}, opts...)
-			nodes[i], err = Open(t.Context(), dir, all...)
-			errs <- err
-		}()
-	}
-	for range size {
-		if err := <-errs; err != nil {
-			t.Error(err)
-		}
-	}
-	for _, n := range nodes {
-		if n == nil {
-			continue
-		}
-		t.Cleanup(func() {
-			if err := n.Close(); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	if t.Failed() {
-		t.FailNow()
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	for _, n := range nodes {
-		if err := n.Ready(ctx); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return nodes
+	c := newTestCluster(t, size, opts...)
+	c.openAll()
+	return c.nodes
 }
 
 // testWriter sends a member's log to the test's.
@@ -124,4 +77,40 @@ func TestSingleMemberIsAStore(t *testing.T) {
 
 func TestEveryMemberIsAStore(t *testing.T) {
 	kvtest.Run(t, func(t *testing.T) kv.Store { return openCluster(t, 3)[1] }, kvtest.Options{})
+}
+
+// A member whose log is damaged ends by name, and gets its data back from the
+// others with Rejoin, as a voter again.
+func TestRejoinReplacesADamagedMember(t *testing.T) {
+	c := newTestCluster(t, 3)
+	c.openAll()
+	ctx := t.Context()
+	if _, err := c.nodes[0].Put(ctx, "a", "1"); err != nil {
+		t.Fatal(err)
+	}
+	c.close(2)
+	c.damageLog(2)
+	_, err := Open(ctx, c.dirs[2], c.options(2)...)
+	if kv.CodeOf(err) != kv.DataLoss {
+		t.Fatalf("open on a damaged log: %v", err)
+	}
+	for _, want := range []string{".wal", "rejoin"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("the error does not name %q: %v", want, err)
+		}
+	}
+	c.open(2, Rejoin())
+	c.waitFor(func() error {
+		if s := c.nodes[2].replica.Status(); len(s.Voters) != 3 {
+			return fmt.Errorf("voters %x, learners %x", s.Voters, s.Learners)
+		}
+		return nil
+	})
+	k, err := c.nodes[2].Get(ctx, "a", kv.Strong)
+	if err != nil || string(k.Value) != "1" {
+		t.Fatalf("after rejoining: %v, %v", k, err)
+	}
+	if n := len(c.nodes[2].machine.Members()); n != 3 {
+		t.Fatalf("%d members", n)
+	}
 }

@@ -24,7 +24,7 @@ import (
 // A member of a cluster whose founding is not complete waits for the others
 // until ctx ends. After Open has returned, ctx has no effect; [Node.Ready] waits
 // until the member serves.
-func Open(ctx context.Context, dir string, opts ...Option) (_ *Node, err error) {
+func Open(ctx context.Context, dir string, opts ...Option) (*Node, error) {
 	cfg := config{dir: dir}
 	for _, opt := range opts {
 		opt(&cfg)
@@ -32,10 +32,22 @@ func Open(ctx context.Context, dir string, opts ...Option) (_ *Node, err error) 
 	if err := cfg.check(); err != nil {
 		return nil, fmt.Errorf("open member: %w", err)
 	}
+	n, err := openMember(ctx, cfg)
+	if err != nil && cfg.rejoin && kv.CodeOf(err) == kv.DataLoss {
+		cfg.logger.Warn("data directory is damaged", "error", err)
+		if err := setAside(cfg); err != nil {
+			return nil, err
+		}
+		n, err = openMember(ctx, cfg)
+	}
+	return n, err
+}
+
+func openMember(ctx context.Context, cfg config) (_ *Node, err error) {
 	n := &Node{cfg: cfg, limits: cfg.limits, log: cfg.logger, done: make(chan struct{})}
 	defer func() {
 		if err != nil {
-			err = errors.Join(fmt.Errorf("open member in %s: %w", dir, err), n.Close())
+			err = errors.Join(fmt.Errorf("open member in %s: %w", cfg.dir, err), n.Close())
 		}
 	}()
 	if err := n.lock(); err != nil {
@@ -59,10 +71,10 @@ func Open(ctx context.Context, dir string, opts ...Option) (_ *Node, err error) 
 	if err := n.openStore(id); err != nil {
 		return nil, err
 	}
-	loops := append(n.duties(), n.replica.Run, n.announce)
+	loops := append(n.duties(), n.replica.Run, n.announce, n.settle)
 	if n.transport != nil {
 		peers.serve(n)
-		n.connect()
+		loops = append(loops, n.tendPeers)
 	}
 	n.start(loops...)
 	return n, nil

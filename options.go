@@ -64,8 +64,10 @@ func Limits(l kv.Limits) Option { return func(c *config) { c.limits = l } }
 // are written for each byte of data.
 func SnapshotEvery(bytes int64) Option { return func(c *config) { c.snapshot = bytes } }
 
-// Rejoin sets a damaged data directory aside (it is renamed, not deleted) and
-// lets the member join its cluster again under a new identity.
+// Rejoin lets a member whose data directory is damaged, or new, join its cluster
+// again under a new identity, as a learner that gets its data from the others
+// and is then promoted. A damaged directory is renamed, not deleted; one that is
+// sound is used as it is. It needs [Peers].
 func Rejoin() Option { return func(c *config) { c.rejoin = true } }
 
 // Logger receives the member's log; the default discards it.
@@ -105,6 +107,9 @@ func (c *config) check() error {
 		c.fs = vfs.OS()
 	}
 	if c.peers == nil {
+		if c.rejoin {
+			return kv.Errorf(kv.InvalidArgument, "a member without peers has nobody to rejoin; restore a backup with 'concord backup restore'")
+		}
 		return nil
 	}
 	if _, ok := c.peers[c.name]; !ok {

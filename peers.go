@@ -1,6 +1,7 @@
 package concord
 
 import (
+	"context"
 	"errors"
 	"io"
 	"sync/atomic"
@@ -16,6 +17,7 @@ import (
 type peerHandler struct {
 	founder atomic.Pointer[founding.Founder]
 	replica atomic.Pointer[replica.Replica]
+	node    atomic.Pointer[Node]
 }
 
 var _ transport.Handler = (*peerHandler)(nil)
@@ -23,7 +25,12 @@ var _ transport.Handler = (*peerHandler)(nil)
 func newPeerHandler() *peerHandler { return &peerHandler{} }
 
 // serve lets the replica have what comes from now on.
-func (h *peerHandler) serve(n *Node) { h.replica.Store(n.replica) }
+func (h *peerHandler) serve(n *Node) {
+	h.replica.Store(n.replica)
+	h.node.Store(n)
+}
+
+var errEmptyCall = errors.New("the call is empty")
 
 var errNotStarted = errors.New("this member is still starting")
 
@@ -41,8 +48,14 @@ func (h *peerHandler) ReceiveStream(from uint64, header []byte, body io.Reader) 
 }
 
 func (h *peerHandler) ReceiveCall(_ string, payload []byte) ([]byte, error) {
-	if f := h.founder.Load(); f != nil {
-		return f.Answer(payload)
+	if len(payload) == 0 {
+		return nil, errEmptyCall
+	}
+	switch f, n := h.founder.Load(), h.node.Load(); {
+	case payload[0] == callFounding && f != nil:
+		return f.Answer(payload[1:])
+	case payload[0] == callRequest && n != nil:
+		return n.answer(payload[1:])
 	}
 	return nil, errNotStarted
 }
@@ -59,11 +72,23 @@ func (h *peerHandler) PeerDown(id uint64) {
 	}
 }
 
+// tendPeers keeps the transport's peers those of the member list.
+func (n *Node) tendPeers(ctx context.Context) error {
+	for {
+		changed := n.machine.Reconfigured()
+		n.connect()
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		}
+	}
+}
+
 // connect tells the transport whom to reach where: the member list says who,
 // and where it knows; this member's own list of peers goes before it, because
 // addresses may have changed while all were down.
 func (n *Node) connect() {
-	wanted := map[uint64]bool{}
 	for _, m := range n.machine.Members() {
 		if m.ID == n.id {
 			continue
@@ -72,14 +97,12 @@ func (n *Node) connect() {
 		if addr := n.cfg.peers[m.Name]; addr != "" {
 			addrs = append([]string{addr}, addrs...)
 		}
-		if len(addrs) == 0 {
-			continue
+		if len(addrs) > 0 {
+			n.transport.SetPeer(uint64(m.ID), addrs...)
 		}
-		wanted[uint64(m.ID)] = true
-		n.transport.SetPeer(uint64(m.ID), addrs...)
 	}
 	for _, p := range n.transport.Peers() {
-		if !wanted[p.ID] && n.machine.Removed(kv.MemberID(p.ID)) {
+		if n.machine.Removed(kv.MemberID(p.ID)) {
 			n.transport.RemovePeer(p.ID)
 		}
 	}

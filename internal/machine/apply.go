@@ -368,7 +368,7 @@ func (m *Machine) runConfig(d *decoder, k kind) any {
 }
 
 func (m *Machine) configure(c *config) {
-	m.config.Store(c)
+	m.setConfig(c)
 	c.settings.hash(&m.at.hash)
 	c.membership.hash(&m.at.hash)
 }

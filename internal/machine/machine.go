@@ -74,7 +74,20 @@ type shared struct {
 type config struct {
 	membership
 	settings Settings
+	replaced chan struct{} // closed when another has taken its place
 }
+
+// setConfig replaces the config by c, and tells who waits for that.
+func (m *Machine) setConfig(c *config) {
+	c.replaced = make(chan struct{})
+	if old := m.config.Swap(c); old != nil {
+		close(old.replaced)
+	}
+}
+
+// Reconfigured returns a channel that is closed when members or settings change
+// after this call. Any goroutine.
+func (m *Machine) Reconfigured() <-chan struct{} { return m.config.Load().replaced }
 
 // New returns the machine of a cluster that has no members yet, at index 0 and
 // revision 1.
@@ -86,7 +99,7 @@ func New(o Options) *Machine {
 		replaced: make(chan struct{}),
 		shared:   shared{leases: lease.New()},
 	}
-	m.config.Store(&config{settings: DefaultSettings()})
+	m.setConfig(&config{settings: DefaultSettings()})
 	return m
 }
 
@@ -101,7 +114,7 @@ func (m *Machine) Close() { m.store.Close() }
 func (m *Machine) Bootstrap(cluster kv.ClusterID, members []kv.Member) {
 	c := *m.config.Load()
 	c.membership = newMembership(cluster, members)
-	m.config.Store(&c)
+	m.setConfig(&c)
 	m.requests, m.uploads = newRequests(), uploads{}
 	m.at.index, m.at.term, m.at.hash = 1, 1, 0
 	c.membership.hash(&m.at.hash)

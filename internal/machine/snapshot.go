@@ -140,7 +140,7 @@ func (m *Machine) Restore(r io.Reader) error {
 		m.uploads.all = append(m.uploads.all, &c.uploads[i])
 		m.uploads.reserved += uint64(len(c.uploads[i].buf))
 	}
-	m.config.Store(c.config)
+	m.setConfig(c.config)
 	m.clock.Store(int64(c.at.now))
 	close(replaced)
 	old.Close()

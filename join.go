@@ -1,0 +1,135 @@
+package concord
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/concord-kv/concord/internal/machine"
+	"github.com/concord-kv/concord/internal/memberfile"
+	"github.com/concord-kv/concord/kv"
+)
+
+// setAside renames a data directory that may not be used again, so that the
+// member starts anew beside it. Nothing is deleted.
+func setAside(cfg config) error {
+	fs, dir := cfg.fs, cfg.dir
+	for i := 1; ; i++ {
+		aside := fmt.Sprintf("%s.aside-%d", dir, i)
+		if _, err := fs.ReadDir(aside); err == nil {
+			continue
+		}
+		if err := fs.Rename(dir, aside); err != nil {
+			return fmt.Errorf("set the data directory aside: %w", err)
+		}
+		cfg.logger.Warn("data directory set aside", "from", dir, "to", aside)
+		return nil
+	}
+}
+
+// join makes this new member a learner of a cluster that the others have
+// founded. It may be repeated.
+func (n *Node) join(ctx context.Context, id memberfile.File) (memberfile.File, error) {
+	self := n.self()
+	self.ID = kv.MemberID(id.ID)
+	if len(self.PeerAddrs) == 0 {
+		self.PeerAddrs = []string{n.cfg.peers[n.cfg.name]}
+	}
+	reply, err := n.askToJoin(ctx, self)
+	if err != nil {
+		return id, fmt.Errorf("join the cluster: %w", err)
+	}
+	id.Cluster, id.Founding = uint64(reply.Cluster), nil
+	if err := memberfile.Save(n.cfg.fs, n.cfg.dir, id); err != nil {
+		return id, err
+	}
+	n.transport.SetCluster(id.Cluster)
+	for _, m := range reply.Members {
+		if addr := n.peerAddr(m); addr != "" && m.ID != self.ID {
+			n.transport.SetPeer(uint64(m.ID), addr)
+		}
+	}
+	n.log.Info("joined the cluster as a learner", "cluster", reply.Cluster, "members", len(reply.Members))
+	return id, nil
+}
+
+// askToJoin asks the listed members in turn until one has let this one in.
+func (n *Node) askToJoin(ctx context.Context, self kv.Member) (reply peerReply, err error) {
+	for {
+		for name, addr := range n.cfg.peers {
+			if name == n.cfg.name {
+				continue
+			}
+			reply, err = n.ask(ctx, addr, peerRequest{Join: &self})
+			if err == nil {
+				return reply, nil
+			}
+			n.log.Info("not let in yet", "by", name, "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return reply, errors.Join(err, ctx.Err())
+		case <-time.After(n.cfg.election):
+		}
+	}
+}
+
+// admit lets a new member in, as a learner. One that has the name and an address
+// of another takes its place: both cannot listen there, so the other is gone.
+func (n *Node) admit(ctx context.Context, m kv.Member) (peerReply, error) {
+	if err := n.barrier(ctx, kv.Strong); err != nil {
+		return peerReply{}, err
+	}
+	m.Learner = true
+	changes := []machine.MemberChange{{Op: machine.AddMember, Member: m}}
+	for _, other := range n.machine.Members() {
+		switch {
+		case other.ID == m.ID:
+			changes = nil // asked again after a lost answer
+		case other.Name == m.Name && n.sharesAddr(other, m):
+			changes = append([]machine.MemberChange{{Op: machine.RemoveMember, Member: kv.Member{ID: other.ID}}}, changes...)
+		}
+	}
+	if len(changes) > 0 {
+		if err := n.change(ctx, changes...); err != nil {
+			return peerReply{}, err
+		}
+	}
+	if err := n.barrier(ctx, kv.Strong); err != nil {
+		return peerReply{}, err
+	}
+	return peerReply{Cluster: n.machine.Cluster(), Members: n.machine.Members()}, nil
+}
+
+func (n *Node) sharesAddr(a, b kv.Member) bool {
+	return slices.ContainsFunc(a.PeerAddrs, func(addr string) bool { return slices.Contains(b.PeerAddrs, addr) })
+}
+
+// settle makes a learner that has caught up a voter again where one is missing:
+// while the number of voters is even.
+func (n *Node) settle(ctx context.Context) error {
+	for {
+		s := n.replica.Status()
+		if !slices.Contains(s.Learners, uint64(n.id)) {
+			if slices.Contains(s.Voters, uint64(n.id)) {
+				return nil
+			}
+		} else if len(s.Voters)%2 == 0 && n.Ready(ctx) == nil {
+			ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+			err := n.PromoteMember(ctx, n.id)
+			cancel()
+			if err == nil {
+				n.log.Info("promoted to voter")
+				return nil
+			}
+			n.log.Info("not promoted yet", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(n.cfg.election):
+		}
+	}
+}
