@@ -192,7 +192,9 @@ func TestTransfer(t *testing.T) {
 			if i > 2 { // a follower passes it on
 				asked = c.nodes[lead.id%3+1]
 			}
-			c.until("agreement on the leader", func() bool { return asked.r.Status().Leader == lead.id && asked.r.Status().Term == lead.r.Status().Term })
+			c.until("agreement on the leader", func() bool {
+				return asked.r.Status().Leader == lead.id && asked.r.Status().Term == lead.r.Status().Term
+			})
 			if err := asked.r.TransferLeader(context.Background(), to); err != nil {
 				t.Fatal(err)
 			}

@@ -16,7 +16,6 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/concord-kv/concord/internal/transport"
-	"github.com/concord-kv/concord/internal/wal"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -30,6 +29,12 @@ type memLog struct {
 	ents  []Entry
 	state HardState
 	mark  Mark
+}
+
+func (l *memLog) setHook(f func() error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.hook = f
 }
 
 func newMemLog() *memLog { return &memLog{first: 1} }
@@ -64,8 +69,11 @@ func (l *memLog) Entries(lo, hi uint64, maxBytes int64) (out []Entry, err error)
 }
 
 func (l *memLog) Append(batches ...Batch) error {
-	if l.hook != nil {
-		if err := l.hook(); err != nil {
+	l.mu.Lock()
+	hook := l.hook
+	l.mu.Unlock()
+	if hook != nil {
+		if err := hook(); err != nil {
 			return err
 		}
 	}
@@ -209,7 +217,6 @@ type machine struct {
 	mu      sync.Mutex
 	state   machineState
 	panicAt string
-	slow    time.Duration
 }
 
 type machineState struct {
@@ -287,6 +294,13 @@ func (m *machine) Hash() (uint64, uint64) {
 	return m.state.Index, m.state.Hash
 }
 
+// poison makes the machine panic at cmd.
+func (m *machine) poison(cmd string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.panicAt = cmd
+}
+
 func (m *machine) seen(cmd string) int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -361,7 +375,7 @@ func (n *node) Send(to uint64, ch Channel, payload []byte) bool {
 	}
 }
 
-func (n *node) SendStream(ctx context.Context, to uint64, header []byte, write func(io.Writer) error) error {
+func (n *node) SendStream(_ context.Context, to uint64, header []byte, write func(io.Writer) error) error {
 	p := n.net.get(n.id, to)
 	if p == nil {
 		return errors.New("no connection")
@@ -542,5 +556,3 @@ func (c *cluster) propose(n *node, cmd string) {
 		c.t.Fatalf("propose %q on %d: %v, %v", cmd, n.id, got, err)
 	}
 }
-
-var _ = wal.ErrNoSpace

@@ -23,12 +23,12 @@ func TestOverload(t *testing.T) {
 		c.propose(n, "first")
 		var hang atomic.Bool
 		block := make(chan struct{})
-		n.log.(*memLog).hook = func() error {
+		n.log.(*memLog).setHook(func() error {
 			if hang.Load() {
 				<-block
 			}
 			return nil
-		}
+		})
 		hang.Store(true)
 		if _, err := n.r.Propose(context.Background(), make([]byte, 501)); !errors.Is(err, ErrTooLarge) {
 			t.Errorf("too large: %v", err)
@@ -45,8 +45,9 @@ func TestOverload(t *testing.T) {
 		close(block)
 		wg.Wait()
 		big := strings.Repeat("b", 400)
-		hang.Store(true)
+		synctest.Wait()
 		block = make(chan struct{})
+		hang.Store(true)
 		for i := range 2 {
 			wg.Go(func() { c.propose(n, fmt.Sprint(big, i)) })
 		}
@@ -106,18 +107,18 @@ func TestCancel(t *testing.T) {
 func TestEnds(t *testing.T) {
 	broken := errors.New("fsync: input/output error")
 	for name, hit := range map[string]struct {
-		break_ func(n *node)
-		want   string
+		harm func(n *node)
+		want string
 	}{
-		"log":     {func(n *node) { n.log.(*memLog).hook = func() error { return broken } }, broken.Error()},
-		"machine": {func(n *node) { n.m.(*machine).panicAt = "poison" }, "unknown command"},
+		"log":     {func(n *node) { n.log.(*memLog).setHook(func() error { return broken }) }, broken.Error()},
+		"machine": {func(n *node) { n.m.(*machine).poison("poison") }, "unknown command"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c := newCluster(t, 1, Options{})
 				n := c.nodes[1]
 				c.propose(n, "fine")
-				hit.break_(n)
+				hit.harm(n)
 				_, err := n.r.Propose(context.Background(), []byte("poison"))
 				if !errors.Is(err, ErrUnknown) {
 					t.Errorf("the call under way got %v", err)
@@ -156,12 +157,12 @@ func TestFullDisk(t *testing.T) {
 		c.propose(n, "fine")
 		var full atomic.Bool
 		full.Store(true)
-		n.log.(*memLog).hook = func() error {
+		n.log.(*memLog).setHook(func() error {
 			if full.Load() {
 				return fmt.Errorf("append: %w", wal.ErrNoSpace)
 			}
 			return nil
-		}
+		})
 		go func() {
 			<-time.After(5 * time.Second)
 			full.Store(false)
@@ -184,7 +185,7 @@ func TestHungDisk(t *testing.T) {
 				block := make(chan struct{})
 				for _, n := range c.nodes {
 					if n == lead || alone {
-						n.log.(*memLog).hook = func() error { <-block; return nil }
+						n.log.(*memLog).setHook(func() error { <-block; return nil })
 					}
 				}
 				term := lead.r.Status().Term

@@ -97,8 +97,10 @@ func (r *Replica) dispatch(o Output) {
 	for _, s := range o.Snapshots {
 		r.spawn("send a snapshot", func() error { r.sendSnapshot(s); return nil })
 	}
-	for _, m := range o.Rejected {
-		r.cfg.Logger.Warn("dropped a message that makes no sense", "from", m.From, "error", m.Err)
+	for i, m := range o.Rejected {
+		if i == 0 { // a peer must not fill the log
+			r.cfg.Logger.Warn("dropped messages that make no sense", "from", m.From, "error", m.Err, "messages", len(o.Rejected))
+		}
 		if f := r.cfg.Observer.MessageRejected; f != nil {
 			f(m.From, m.Err)
 		}
@@ -151,7 +153,9 @@ func (r *Replica) publish(s State) {
 
 // Receive takes a message from a peer; payload is the replica's. It blocks while
 // too much waits.
-func (r *Replica) Receive(from uint64, _ Channel, payload []byte) { r.inbox.receive(from, payload) }
+func (r *Replica) Receive(from uint64, ch Channel, payload []byte) {
+	r.inbox.receive(from, payload, ch == transport.Control)
+}
 
 // PeerUp says that a peer is connected.
 func (r *Replica) PeerUp(id uint64) { r.inbox.put(Input{Kind: InputPeerUp, Peer: id}) }

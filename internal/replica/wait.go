@@ -41,10 +41,15 @@ func (b *inbox) put(in Input) {
 	}
 }
 
-// receive queues a message, and blocks while too much waits.
-func (b *inbox) receive(from uint64, payload []byte) {
+// receive queues a message, and blocks while too much waits. What is urgent may
+// take twice the room, so that it does not wait behind the rest.
+func (b *inbox) receive(from uint64, payload []byte, urgent bool) {
+	limit := b.maxBytes
+	if urgent {
+		limit *= 2
+	}
 	b.mu.Lock()
-	for b.bytes > 0 && b.bytes+int64(len(payload)) > b.maxBytes && !b.closed {
+	for b.bytes > 0 && b.bytes+int64(len(payload)) > limit && !b.closed {
 		b.space.Wait()
 	}
 	if b.closed {
