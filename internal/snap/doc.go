@@ -27,8 +27,9 @@
 // in all versions: an intact header of a newer version is refused by name, a
 // damaged one is damage.
 //
-// The state is not compressed. Restart is what a snapshot is for, and a member
-// reads it from a disk that is faster than a decompressor on one core.
+// The state is not compressed. Restart is what a snapshot is for: zstd at its
+// fastest made JSON values 2.9 times smaller, but decoding took 50 times as long
+// as reading the file from the page cache, and encoding as long again.
 //
 // # On disk
 //
