@@ -39,5 +39,3 @@ type shellBug struct {
 	// plainRevoke ends leases by id, whoever leads when it is applied.
 	plainRevoke bool
 }
-
-var noBug Bug

@@ -56,10 +56,16 @@ func (w *world) acknowledge(h kv.Header) {
 	w.trace.mix(uint64(h.Revision), uint64(h.Time))
 }
 
+// answer is a result or an error.
+type answer struct {
+	res any
+	err error
+}
+
 // checkRead: a read answers what the model had at the revision it claims, and
 // that is not older than its level allows.
-func (w *world) checkRead(n *node, ask *kv.Range, f floor, res any, err error) {
-	if err != nil {
+func (w *world) checkRead(n *node, ask *kv.Range, f floor, got answer) {
+	if err := got.err; err != nil {
 		switch {
 		case errors.Is(err, kv.ErrCompacted) && ask.Revision < w.model.compacted:
 		case errors.Is(err, kv.ErrFutureRevision) && (ask.Revision > f.rev || ask.Level == kv.Eventual):
@@ -68,7 +74,7 @@ func (w *world) checkRead(n *node, ask *kv.Range, f floor, res any, err error) {
 		}
 		return
 	}
-	r := res.(*kv.RangeResult)
+	r := got.res.(*kv.RangeResult)
 	if r.Revision > w.model.rev {
 		violate("a read sees revision %d, but only %d was ever committed", r.Revision, w.model.rev)
 	}

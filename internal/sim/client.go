@@ -208,7 +208,7 @@ func (c *client) do(r *request) {
 func (r *request) try() {
 	c, w := r.c, r.c.w
 	if c.at == nil || !c.at.up() {
-		r.again(errRefused)
+		r.again(refusal{errors.New("connection refused")})
 		return
 	}
 	c.call++
@@ -223,9 +223,6 @@ func (r *request) try() {
 	r.attempt(c.at, answer)
 	w.loop.after(w.opt.load.timeout, func() { answer(nil, kv.ErrTimeout) })
 }
-
-// errRefused is a connection refused: nothing was done.
-var errRefused = refusal{errors.New("connection refused")}
 
 func (r *request) answered(res any, err error) {
 	switch {
@@ -336,7 +333,7 @@ func (c *client) read(ask *kv.Range, seen func(*kv.RangeResult)) {
 		if unknown {
 			return
 		}
-		w.checkRead(from, ask, r.floor, res, err)
+		w.checkRead(from, ask, r.floor, answer{res, err})
 		if err == nil {
 			seen(res.(*kv.RangeResult))
 		}

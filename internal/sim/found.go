@@ -103,11 +103,8 @@ func (w *world) applyTime(entries int) time.Duration {
 }
 
 // deliver hands a message to a node.
-func (w *world) deliver(from, to, _ int, payload []byte) {
-	if to >= len(w.nodes) {
-		return
-	}
-	n, sender := w.nodes[to], w.nodes[from].id
+func (w *world) deliver(r route, payload []byte) {
+	n, sender := w.nodes[r.to], w.nodes[r.from].id
 	n.do(n.life, func() {
 		n.proc.step(replica.Input{Kind: replica.InputMessage, Peer: sender, Payload: payload})
 	})

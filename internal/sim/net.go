@@ -24,10 +24,7 @@ type netOptions struct {
 }
 
 // packet is one message under way.
-type packet struct {
-	payload []byte
-	at      int64
-}
+type packet struct{ payload []byte }
 
 // link is one channel from one node to another. Its packets arrive in order.
 type link struct {
@@ -46,6 +43,9 @@ const (
 	cutHold         // as TCP does: they arrive after the cut heals
 )
 
+// route is one channel from one node to another.
+type route struct{ from, to, ch int }
+
 // network carries payloads between nodes as the transport does: per channel in
 // order, lossy when connections break, with word to both sides when one does.
 type network struct {
@@ -57,17 +57,19 @@ type network struct {
 
 	// deliver hands a packet to its target, down tells node at of the loss of
 	// its connection to peer.
-	deliver func(from, to, ch int, payload []byte)
+	deliver func(r route, payload []byte)
 	down    func(at, peer int)
 
 	healed bool
 	stats  struct{ sent, lost, resets uint64 }
 }
 
+func (n *network) link(r route) *link { return &n.links[r.from][r.to][r.ch] }
+
 // send takes a payload; false means that the transport refused it, as it does
 // when its queue is full.
-func (n *network) send(from, to, ch int, payload []byte) bool {
-	l := &n.links[from][to][ch]
+func (n *network) send(r route, payload []byte) bool {
+	l := n.link(r)
 	n.stats.sent++
 	if l.flying >= n.opt.queue {
 		n.stats.lost++
@@ -77,21 +79,17 @@ func (n *network) send(from, to, ch int, payload []byte) bool {
 		n.stats.lost++
 		return n.rnd.is(0.5) // the sender does not always learn of it
 	}
-	n.transmit(from, to, ch, payload)
+	n.transmit(r, payload)
 	if !n.healed && n.rnd.is(n.opt.dup) {
-		n.transmit(from, to, ch, payload)
+		n.transmit(r, payload)
 	}
 	return true
 }
 
-func (n *network) transmit(from, to, ch int, payload []byte) {
-	l := &n.links[from][to][ch]
-	if mode := n.cuts[from][to]; mode != cutNone {
-		if mode == cutHold && len(l.held) < n.opt.queue {
-			l.held = append(l.held, packet{payload: payload})
-		} else {
-			n.stats.lost++
-		}
+func (n *network) transmit(r route, payload []byte) {
+	l := n.link(r)
+	if n.cuts[r.from][r.to] == cutLose || len(l.held) >= n.opt.queue {
+		n.stats.lost++
 		return
 	}
 	delay := n.opt.floor + n.rnd.exp(n.opt.latency)
@@ -104,29 +102,29 @@ func (n *network) transmit(from, to, ch int, payload []byte) {
 	l.last = max(l.last, n.loop.now+int64(delay))
 	l.flying++
 	epoch := l.epoch
-	n.loop.at(l.last, func() { n.arrive(from, to, ch, epoch, payload) })
+	n.loop.at(l.last, func() { n.arrive(r, epoch, payload) })
 }
 
-func (n *network) arrive(from, to, ch int, epoch uint64, payload []byte) {
-	l := &n.links[from][to][ch]
+func (n *network) arrive(r route, epoch uint64, payload []byte) {
+	l := n.link(r)
 	if l.epoch != epoch {
 		return // its connection broke while it was under way
 	}
 	l.flying--
-	switch n.cuts[from][to] {
-	case cutLose:
+	switch mode := n.cuts[r.from][r.to]; {
+	case mode == cutLose:
 		n.stats.lost++
-	case cutHold:
-		l.held = append(l.held, packet{payload: payload})
-	case cutNone:
-		n.deliver(from, to, ch, payload)
+	case mode == cutHold || len(l.held) > 0: // behind what is held
+		l.held = append(l.held, packet{payload})
+	default:
+		n.deliver(r, payload)
 	}
 }
 
 // cut stops traffic from one node to another.
 func (n *network) cut(from, to int, mode cutMode) { n.cuts[from][to] = mode }
 
-// heal lets it flow again; what was held arrives in order, ahead of what is
+// heal lets it flow again; what was held arrives in order, and ahead of what is
 // sent from now on.
 func (n *network) heal(from, to int) {
 	if n.cuts[from][to] == cutNone {
@@ -134,12 +132,24 @@ func (n *network) heal(from, to int) {
 	}
 	n.cuts[from][to] = cutNone
 	for ch := range channels {
-		l := &n.links[from][to][ch]
-		held := l.held
-		l.held = nil
-		for _, p := range held {
-			n.transmit(from, to, ch, p.payload)
+		r := route{from, to, ch}
+		if l := n.link(r); len(l.held) > 0 {
+			epoch := l.epoch
+			n.loop.after(n.opt.floor+n.rnd.exp(n.opt.latency), func() { n.drain(r, epoch) })
 		}
+	}
+}
+
+// drain delivers what a cut held, unless there is a cut again.
+func (n *network) drain(r route, epoch uint64) {
+	l := n.link(r)
+	if l.epoch != epoch || n.cuts[r.from][r.to] != cutNone {
+		return
+	}
+	held := l.held
+	l.held = nil
+	for _, p := range held {
+		n.deliver(r, p.payload)
 	}
 }
 

@@ -18,7 +18,7 @@ func (n *node) observe(out *replica.Output) {
 	for i := range out.Writes {
 		n.observeWrite(&out.Writes[i].Batch)
 		if state := out.Writes[i].Batch.State; state.Vote != 0 {
-			n.proc.ballots = append(n.proc.ballots, vote{out.Writes[i].Seq, state})
+			n.proc.writer.ballots = append(n.proc.writer.ballots, vote{out.Writes[i].Seq, state})
 		}
 	}
 	s, old := &out.State, &n.state
@@ -63,9 +63,8 @@ type vote struct {
 
 // observeVotes: what was written up to seq is promised: one vote a term.
 func (p *process) observeVotes(seq uint64) {
-	for len(p.ballots) > 0 && p.ballots[0].seq <= seq {
-		s := p.ballots[0].state
-		p.ballots = p.ballots[1:]
+	for b := &p.writer.ballots; len(*b) > 0 && (*b)[0].seq <= seq; *b = (*b)[1:] {
+		s := (*b)[0].state
 		p.n.w.ledger.voted(p.n.id, s.Term, s.Vote)
 	}
 }

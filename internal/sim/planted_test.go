@@ -45,7 +45,7 @@ var planted = []struct {
 	{Bug{Name: "fsync left out", Disk: wrapDisk(func(d *buggyFS) { d.skipSync = true })}, 6 * time.Minute, nil},
 	{Bug{Name: "corruption taken for a torn tail", Boot: cutTail}, 30 * time.Minute, nil},
 	{Bug{Name: "clock runs at half speed on one member", Input: slowClock}, 30 * time.Minute, nil},
-	{Bug{Name: "read-index id used again", Mix: slowNetwork, Input: reuseIn, Output: reuseOut}, 5 * time.Hour, nil},
+	{reuseReadID(Bug{Name: "read-index id used again", Mix: slowNetwork}), 5 * time.Hour, nil},
 }
 
 var crashes = []string{"kill", "power", "power-in-write", "isolate"}
@@ -128,27 +128,30 @@ func cutTail(n *node) {
 	}
 }
 
-// reuseOut gives every read-index request of a process the same id, and reuseIn
-// takes any answer for one to the present request.
-func reuseOut(p *process, out *replica.Output) {
-	for i := range out.Messages {
-		m := &out.Messages[i]
-		if rm := readIndexMessage(m.Payload, raftpb.MsgReadIndex); rm != nil {
-			p.readKey = rm.Entries[0].Data
-			rm.Entries[0].Data = make([]byte, len(p.readKey))
-			m.Payload = encodeMessage(rm)
+// reuseReadID gives every read-index request of a process the same id on the
+// wire, and takes any answer for one to the present request.
+func reuseReadID(b Bug) Bug {
+	keys := map[*process][]byte{}
+	b.Output = func(p *process, out *replica.Output) {
+		for i := range out.Messages {
+			m := &out.Messages[i]
+			if rm := readIndexMessage(m.Payload, raftpb.MsgReadIndex); rm != nil {
+				keys[p] = rm.Entries[0].Data
+				rm.Entries[0].Data = make([]byte, len(keys[p]))
+				m.Payload = encodeMessage(rm)
+			}
 		}
 	}
-}
-
-func reuseIn(p *process, in *replica.Input) {
-	if in.Kind != replica.InputMessage || p.readKey == nil {
-		return
+	b.Input = func(p *process, in *replica.Input) {
+		if in.Kind != replica.InputMessage || keys[p] == nil {
+			return
+		}
+		if rm := readIndexMessage(in.Payload, raftpb.MsgReadIndexResp); rm != nil {
+			rm.Entries[0].Data = keys[p]
+			in.Payload = encodeMessage(rm)
+		}
 	}
-	if rm := readIndexMessage(in.Payload, raftpb.MsgReadIndexResp); rm != nil {
-		rm.Entries[0].Data = p.readKey
-		in.Payload = encodeMessage(rm)
-	}
+	return b
 }
 
 // plainMessage is the first byte of a message that is a raftpb.Message and

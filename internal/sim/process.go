@@ -32,8 +32,6 @@ type process struct {
 	restored uint64 // index of the snapshot it started from
 	turning  bool   // a turn is scheduled
 	failed   error  // why the process has to end
-	ballots  []vote // not yet on disk
-	readKey  []byte // for a planted bug
 
 	writer  writer
 	applies applies
@@ -46,7 +44,8 @@ type writer struct {
 	queue    []replica.Write
 	truncate uint64
 	busy     bool
-	taken    int // writes of the queue that are on their way to the disk
+	taken    int    // writes of the queue that are on their way to the disk
+	ballots  []vote // not yet on disk
 }
 
 // open opens what is on the disk.
@@ -187,7 +186,7 @@ func (p *process) send(m *replica.Message) {
 	to := w.byID(m.To)
 	w.trace.mix(m.To, uint64(m.Channel))
 	w.trace.mixBytes(m.Payload)
-	if (to == nil || !w.net.send(p.n.slot, to.slot, int(m.Channel), m.Payload)) && m.Channel != transport.Control {
+	if (to == nil || !w.net.send(route{p.n.slot, to.slot, int(m.Channel)}, m.Payload)) && m.Channel != transport.Control {
 		p.after(0, func() { p.step(replica.Input{Kind: replica.InputUnreachable, Peer: m.To}) })
 	}
 }

@@ -22,19 +22,27 @@ type world struct {
 	// Streams of chance: faults, workload, and the nodes' own latencies.
 	chaos, load, rnd chance
 
+	truth
+	people people
+	tally  tally
+
+	// healed is set when the faults end, closing when nobody asks any more.
+	healed, closing bool
+}
+
+// truth is what is known of the cluster from outside.
+type truth struct {
 	ledger  *ledger
 	model   *model
 	history *history
-	people  people
-	acked   floor
-	// modelled is the index of the last entry that the model has applied, conf
-	// the newest configuration that any member has.
+	// acked is the newest state that any client was told of.
+	acked floor
+	// modelled is the index of the last entry that the model has applied.
 	modelled uint64
-	conf     *raftpb.ConfState
-	confAt   uint64
-
-	healed, closing bool
-	tally           tally
+	// conf is the newest configuration that any member has, since the entry
+	// confAt.
+	conf   *raftpb.ConfState
+	confAt uint64
 }
 
 // tally counts what shows that a run was worth something.
@@ -76,11 +84,11 @@ func newWorld(o Options) *world {
 	swarm := newChance(o.Seed, "swarm")
 	w := &world{
 		options: o, opt: drawMix(&o, swarm), faults: mixFaults(swarm, o.Faults),
-		trace:  trace{out: o.Trace},
-		chaos:  newChance(o.Seed, "chaos"),
-		load:   newChance(o.Seed, "load"),
-		rnd:    newChance(o.Seed, "latency"),
-		ledger: newLedger(), model: newModel(), history: newHistory(150),
+		trace: trace{out: o.Trace},
+		chaos: newChance(o.Seed, "chaos"),
+		load:  newChance(o.Seed, "load"),
+		rnd:   newChance(o.Seed, "latency"),
+		truth: truth{ledger: newLedger(), model: newModel(), history: newHistory(150)},
 	}
 	if bug := w.bug(); bug.Mix != nil {
 		bug.Mix(&w.opt)
@@ -150,10 +158,10 @@ func (w *world) tell(format string, args ...any) {
 
 // bug is the one planted; without one it does nothing.
 func (w *world) bug() *Bug {
-	if w.options.Bug != nil {
-		return w.options.Bug
+	if w.options.Bug == nil {
+		return &Bug{}
 	}
-	return &noBug
+	return w.options.Bug
 }
 
 // leader is the node that leads the highest term, or nil.
