@@ -31,6 +31,7 @@ type watchStream struct {
 	api    *API
 	stream pb.Watch_WatchServer
 	ctx    context.Context
+	cancel context.CancelCauseFunc // ends ctx and the stream
 
 	// mu orders what is sent and guards all below and the watches' fields.
 	mu      sync.Mutex
@@ -68,9 +69,9 @@ func (s *watchServer) Watch(stream pb.Watch_WatchServer) error {
 	if requiresLeader(ctx) {
 		defer s.leader.watch(cancel)()
 	}
-	ws := &watchStream{api: s.API, stream: stream, ctx: ctx, watches: map[int64]*watch{}}
+	ws := &watchStream{api: s.API, stream: stream, ctx: ctx, cancel: cancel, watches: map[int64]*watch{}}
 	ws.progress.wake.L = &ws.mu
-	go ws.receive(cancel)
+	go ws.receive()
 	<-ctx.Done()
 	// The goroutines are not waited for: one may stand in Send until this
 	// returns. No other starts to send from here on.
@@ -92,14 +93,14 @@ func (ws *watchStream) close() {
 
 // receive handles the client's requests in order. When the client has no more
 // of them its watches go on.
-func (ws *watchStream) receive(cancel context.CancelCauseFunc) {
+func (ws *watchStream) receive() {
 	for {
 		req, err := ws.stream.Recv()
 		if errors.Is(err, io.EOF) {
 			return
 		}
 		if err != nil {
-			cancel(err)
+			ws.cancel(err)
 			return
 		}
 		switch r := req.RequestUnion.(type) {
@@ -115,7 +116,7 @@ func (ws *watchStream) receive(cancel context.CancelCauseFunc) {
 			ws.requestProgress()
 		}
 		if err != nil {
-			cancel(err)
+			ws.cancel(err)
 			return
 		}
 	}
@@ -203,11 +204,13 @@ func (ws *watchStream) add(w *watch) bool {
 func (ws *watchStream) run(ctx context.Context, w *watch, req kv.WatchRequest) {
 	defer w.cancel()
 	for batch, err := range ws.api.store.Watch(ctx, req) {
-		if err != nil {
+		switch {
+		case ctx.Err() != nil: // cancelled by the client, or the stream ends
+			return
+		case err != nil:
 			ws.fail(w, err)
 			return
-		}
-		if !ws.deliver(w, batch) {
+		case !ws.deliver(w, batch):
 			return
 		}
 	}
@@ -276,9 +279,14 @@ func (ws *watchStream) remove(id int64) {
 	ws.send(&pb.WatchResponse{Header: ws.header(ws.api.now().Revision, w.ext), WatchId: id, Canceled: true})
 }
 
-// fail tells the client that the store ended w. A store that is closing ends
-// the stream, as etcd does: its client goes on with another member.
+// fail tells the client that the store ended w. When another member, or a later
+// moment, may do better it ends the stream instead: clients go on elsewhere then,
+// but take a cancelled watch for the end.
 func (ws *watchStream) fail(w *watch, err error) {
+	if kv.CodeOf(err) == kv.Unavailable {
+		ws.cancel(toStatus(err))
+		return
+	}
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	if !ws.stands(w) {

@@ -3,6 +3,7 @@ package etcdapi_test
 import (
 	"context"
 	"fmt"
+	"iter"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -272,5 +273,41 @@ func TestWatchEndsWithClient(t *testing.T) {
 	cancel()
 	if _, err := stream.Recv(); status.Code(err) != codes.Canceled {
 		t.Errorf("%v", err)
+	}
+}
+
+// ending ends every watch with an error after its opening mark.
+type ending struct {
+	kv.Store
+	err error
+}
+
+func (s ending) Watch(context.Context, kv.WatchRequest) iter.Seq2[kv.WatchBatch, error] {
+	return func(yield func(kv.WatchBatch, error) bool) {
+		_ = yield(kv.WatchBatch{Revision: 1}, nil) && yield(kv.WatchBatch{}, s.err)
+	}
+}
+
+// TestWatchFails checks that clients are told to go on elsewhere where that may
+// help, and else that the watch has ended.
+func TestWatchFails(t *testing.T) {
+	for _, passing := range []*kv.Error{kv.ErrClosed, kv.ErrNoLeader} {
+		w := watch(t, serve(t, ending{model(), passing}, leads, etcdapi.Options{}))
+		w.create(&pb.WatchCreateRequest{Key: []byte("a")})
+		var err error
+		for err == nil {
+			var r *pb.WatchResponse
+			if r, err = w.stream.Recv(); err == nil && r.Canceled {
+				t.Errorf("%v: %v", passing, r)
+			}
+		}
+		if status.Code(err) != codes.Unavailable {
+			t.Errorf("%v ended the stream with %v", passing, err)
+		}
+	}
+	w := watch(t, serve(t, ending{model(), kv.ErrCorrupt}, leads, etcdapi.Options{}))
+	w.created(&pb.WatchCreateRequest{Key: []byte("a")})
+	if r := w.recv(); !r.Canceled || !strings.HasSuffix(r.CancelReason, "etcdserver: corrupt cluster") {
+		t.Errorf("%v", r)
 	}
 }
