@@ -184,7 +184,7 @@ func (t *Table) SetTTL(key []byte, old, expires kv.Time) {
 
 // Due appends to leases those whose deadline has come at now, earliest first,
 // until it holds max of them. More says that there may be others: it stops
-// early also after 16 × max deadlines that turned out to be renewed.
+// early also after max deadlines that turned out to be renewed.
 //
 // It changes how the deadlines are kept, but nothing that can be seen.
 func (t *Table) Due(leases []Lease, now kv.Time, max int) (_ []Lease, more bool) {
@@ -198,7 +198,7 @@ func (t *Table) Due(leases []Lease, now kv.Time, max int) (_ []Lease, more bool)
 		if due > now {
 			break
 		}
-		if len(leases) >= max || len(renewed) >= 16*max {
+		if len(leases) >= max || len(renewed) >= max {
 			more = true
 			break
 		}

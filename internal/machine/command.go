@@ -18,7 +18,7 @@ import (
 //	op       = kind (1 byte) rest
 //	  put    = bits (1 byte) key (value | offset length) [zigzag lease] [ttl]
 //	  delete = bits key [end]
-//	  range  = bits (uvarint) key [end] then a number for each bit that says so
+//	  range  = bits key [end] then a zigzag number for each bit that says so
 //	  txn    = branches
 //	upload   = [client seq] id (16 bytes) branches       puts may be staged
 //	piece    = id (16 bytes) offset total data (the rest)
