@@ -348,7 +348,7 @@ func TestSparse(t *testing.T) {
 // TestMemModel compares Mem with a plain slice of bytes over random calls, and
 // what a crash leaves with what was durable.
 func TestMemModel(t *testing.T) {
-	for seed := range uint64(300) {
+	for seed := range uint64(100) {
 		rng := rand.New(rand.NewPCG(seed, 1))
 		m := &Mem{}
 		f, err := m.OpenFile("f", os.O_RDWR|os.O_CREATE)

@@ -101,7 +101,7 @@ func (s *script) restart(fs vfs.FS, o Options) error {
 // TestCrashes cuts the power or kills the process at random operations, also
 // while the log is being opened, again and again.
 func TestCrashes(t *testing.T) {
-	for seed := range uint64(400) {
+	for seed := range uint64(250) {
 		if err := crashes(seed); err != nil {
 			t.Fatalf("seed %d: %v", seed, err)
 		}
