@@ -207,25 +207,31 @@ func (p *peer) handle(o Output) {
 		}
 	}
 	for _, s := range o.Snapshots {
-		to := w.peers[s.To-1]
-		ok := to.core != nil && w.rng.IntN(3) > 0
-		if ok {
-			i := slices.IndexFunc(p.snaps.metas, func(m SnapshotMeta) bool { return m.Index == s.Index })
-			if ok = i >= 0; ok {
-				meta, data := p.snaps.metas[i], p.snaps.data[s.Index]
-				w.after(int64(5*time.Millisecond), to, func() {
-					_, _ = to.snaps.Create(meta, writeBytes(data))
-					info, err := snapshotInfo(meta)
-					if err != nil {
-						w.t.Fatal(err)
-					}
-					to.step(Input{Kind: InputSnapshotReceived, Peer: p.id, Payload: s.Header, Snapshot: info})
-				})
-			}
-		}
-		w.after(int64(8*time.Millisecond), p, func() { p.step(Input{Kind: InputSnapshotSent, Peer: s.To, OK: ok}) })
+		p.sendSnapshot(s)
 	}
 	for _, t := range o.Tasks {
 		w.after(1, p, func() { p.runTask(t) })
 	}
+}
+
+// sendSnapshot loses one in three.
+func (p *peer) sendSnapshot(s SnapshotSend) {
+	w := p.w
+	to := w.peers[s.To-1]
+	ok := to.core != nil && w.rng.IntN(3) > 0
+	if ok {
+		i := slices.IndexFunc(p.snaps.metas, func(m SnapshotMeta) bool { return m.Index == s.Index })
+		if ok = i >= 0; ok {
+			meta, data := p.snaps.metas[i], p.snaps.data[s.Index]
+			w.after(int64(5*time.Millisecond), to, func() {
+				_, _ = to.snaps.Create(meta, writeBytes(data))
+				info, err := snapshotInfo(meta)
+				if err != nil {
+					w.t.Fatal(err)
+				}
+				to.step(Input{Kind: InputSnapshotReceived, Peer: p.id, Payload: s.Header, Snapshot: info})
+			})
+		}
+	}
+	w.after(int64(8*time.Millisecond), p, func() { p.step(Input{Kind: InputSnapshotSent, Peer: s.To, OK: ok}) })
 }

@@ -99,98 +99,128 @@ func entriesOf(term uint64, size int, indexes ...uint64) (ents []*raftpb.Entry) 
 	return ents
 }
 
-// TestStorage: the tail in memory and the log behind it give one log, through
-// overwriting, truncation and reset; slices handed out do not change.
-func TestStorage(t *testing.T) {
+// logPair is a storage and the log behind it, written together.
+type logPair struct {
+	t   *testing.T
+	log *memLog
+	*storage
+}
+
+func newLogPair(t *testing.T, cache int64) *logPair {
 	log := newMemLog()
 	if err := log.Append(FirstBatch()); err != nil {
 		t.Fatal(err)
 	}
-	s, err := newStorage(log, SnapshotInfo{Index: 1, Term: 1}, 400)
+	s, err := newStorage(log, SnapshotInfo{Index: 1, Term: 1}, cache)
 	if err != nil {
 		t.Fatal(err)
 	}
-	add := func(ents []*raftpb.Entry) {
-		b := Batch{}
-		for _, e := range ents {
-			b.Entries = append(b.Entries, Entry{Index: e.GetIndex(), Term: e.GetTerm(), Data: e.GetData()})
-		}
-		if err := log.Append(b); err != nil {
-			t.Fatal(err)
-		}
-		s.append(ents)
+	return &logPair{t, log, s}
+}
+
+func (p *logPair) add(term uint64, size int, indexes ...uint64) {
+	p.t.Helper()
+	ents := entriesOf(term, size, indexes...)
+	b := Batch{}
+	for _, e := range ents {
+		b.Entries = append(b.Entries, Entry{Index: e.GetIndex(), Term: e.GetTerm(), Data: e.GetData()})
 	}
-	check := func() {
-		t.Helper()
-		first, _ := s.FirstIndex()
-		last, _ := s.LastIndex()
-		if last != log.LastIndex() {
-			t.Fatalf("ends at %d instead of %d", last, log.LastIndex())
+	if err := p.log.Append(b); err != nil {
+		p.t.Fatal(err)
+	}
+	p.append(ents)
+	p.check()
+}
+
+// check reads everything that raft may ask for.
+func (p *logPair) check() {
+	p.t.Helper()
+	if p.last != p.log.LastIndex() {
+		p.t.Fatalf("ends at %d instead of %d", p.last, p.log.LastIndex())
+	}
+	for lo := p.first; lo <= p.last; lo++ {
+		want, _ := p.log.Term(lo)
+		if got, err := p.Term(lo); err != nil || got != want {
+			p.t.Fatalf("term of %d is %d, %v instead of %d", lo, got, err, want)
 		}
-		for lo := first; lo <= last; lo++ {
-			want, _ := log.Term(lo)
-			if got, err := s.Term(lo); err != nil || got != want {
-				t.Fatalf("term of %d is %d, %v instead of %d", lo, got, err, want)
+		for next := lo; next <= p.last; {
+			ents, err := p.Entries(next, p.last+1, 150)
+			if err != nil || len(ents) == 0 {
+				p.t.Fatalf("entries from %d: %v", next, err)
 			}
-			next := lo
-			for next <= last {
-				ents, err := s.Entries(next, last+1, 150)
-				if err != nil || len(ents) == 0 {
-					t.Fatalf("entries from %d: %v", next, err)
+			for _, e := range ents {
+				if e.GetIndex() != next {
+					p.t.Fatalf("entry %d instead of %d", e.GetIndex(), next)
 				}
-				for _, e := range ents {
-					if e.GetIndex() != next {
-						t.Fatalf("entry %d instead of %d", e.GetIndex(), next)
-					}
-					next++
-				}
+				next++
 			}
 		}
-		if _, err := s.Entries(first-1, last+1, 1); err != raft.ErrCompacted {
-			t.Errorf("entries before the first: %v", err)
-		}
-		if _, err := s.Term(last + 1); err != raft.ErrUnavailable {
-			t.Errorf("term behind the last: %v", err)
-		}
-		if _, err := s.Term(first - 1); err != nil {
-			t.Errorf("term before the first: %v", err)
-		}
 	}
-	add(entriesOf(2, 50, 2, 3, 4, 5, 6, 7, 8, 9, 10))
-	check()
-	if s.bytes > 400 {
-		t.Errorf("%d bytes in memory", s.bytes)
+	if _, err := p.Entries(p.first-1, p.last+1, 1); err != raft.ErrCompacted {
+		p.t.Errorf("entries before the first: %v", err)
 	}
-	held, _ := s.Entries(8, 11, 1<<20)
-	add(entriesOf(3, 10, 9, 10, 11))
+	if _, err := p.Term(p.last + 1); err != raft.ErrUnavailable {
+		p.t.Errorf("term behind the last: %v", err)
+	}
+	if _, err := p.Term(p.first - 1); err != nil {
+		p.t.Errorf("term before the first: %v", err)
+	}
+}
+
+// TestStorage: the tail in memory and the log behind it give one log, through
+// overwriting, truncation and reset; slices handed out do not change.
+func TestStorage(t *testing.T) {
+	p := newLogPair(t, 400)
+	p.add(2, 50, 2, 3, 4, 5, 6, 7, 8, 9, 10)
+	if p.bytes > 400 {
+		t.Errorf("%d bytes in memory", p.bytes)
+	}
+	held, err := p.Entries(8, 11, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.add(3, 10, 9, 10, 11)
 	if held[1].GetTerm() != 2 {
 		t.Error("a slice that was handed out changed")
 	}
-	check()
-	add(entriesOf(4, 10, 3)) // further back than memory goes
-	check()
-	add(entriesOf(4, 10, 4, 5, 6, 7, 8))
-	if err := s.compact(5); err != nil {
+	p.add(4, 10, 3) // further back than memory goes
+	p.add(4, 10, 4, 5, 6, 7, 8)
+	if err := p.compact(5); err != nil {
 		t.Fatal(err)
 	}
-	check()
-	if err := log.TruncateBefore(5); err != nil {
+	p.check()
+	if err := p.log.TruncateBefore(5); err != nil {
 		t.Fatal(err)
 	}
-	check()
-	if err := log.Append(Batch{Mark: Mark{Index: 100, Term: 9}, Reset: true}); err != nil {
+	p.check()
+	if err := p.log.Append(Batch{Mark: Mark{Index: 100, Term: 9}, Reset: true}); err != nil {
 		t.Fatal(err)
 	}
-	s.reset(Mark{Index: 100, Term: 9})
-	add(entriesOf(9, 10, 101, 102))
-	check()
-	if _, err := newStorage(log, SnapshotInfo{Index: 50, Term: 5}, 400); err == nil {
+	p.reset(Mark{Index: 100, Term: 9})
+	p.add(9, 10, 101, 102)
+	if _, err := newStorage(p.log, SnapshotInfo{Index: 50, Term: 5}, 400); err == nil {
 		t.Error("a gap between snapshot and log was accepted")
 	}
 	// At a restart whose snapshot lies inside the log, the first entry only
 	// gives its term.
-	if s, err := newStorage(log, SnapshotInfo{Index: 102, Term: 9}, 400); err != nil || s.first != 102 || s.prevTerm != 9 {
+	if s, err := newStorage(p.log, SnapshotInfo{Index: 102, Term: 9}, 400); err != nil || s.first != 102 || s.prevTerm != 9 {
 		t.Errorf("restart: %+v, %v", s, err)
+	}
+}
+
+// TestLogSize: bytesFrom counts what was written from an index on, within a
+// sample, also when entries were overwritten.
+func TestLogSize(t *testing.T) {
+	p := newLogPair(t, 1<<30)
+	for i := uint64(2); i < 50; i++ {
+		p.append(entriesOf(2, 32<<10, i))
+	}
+	p.append(entriesOf(3, 32<<10, 40, 41))
+	for _, i := range []uint64{2, 10, 39, 41} {
+		want := int64(42-i) * (32<<10 + 32)
+		if got := p.bytesFrom(i); got < want || got > want+12*(32<<10+32) {
+			t.Errorf("%d bytes from %d on, want about %d", got, i, want)
+		}
 	}
 }
 

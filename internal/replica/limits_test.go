@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -11,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/concord-kv/concord/internal/vfs"
 	"github.com/concord-kv/concord/internal/wal"
 )
 
@@ -207,5 +209,113 @@ func TestHungDisk(t *testing.T) {
 				c.checkSame([]string{"fine", "slow"})
 			})
 		})
+	}
+}
+
+// TestWal runs members on the real log, in small segments, through restarts.
+func TestWal(t *testing.T) {
+	opt := Options{SnapshotBytes: 16 << 10, LogBytes: 1 << 10, CacheBytes: 1 << 10}
+	c := &cluster{t: t, net: newNetwork(), nodes: map[uint64]*node{}, opt: opt}
+	logs := map[uint64]*wal.Log{}
+	defer func() {
+		c.stop()
+		for _, l := range logs {
+			_ = l.Close()
+		}
+	}()
+	dir := t.TempDir()
+	open := func(n *node) {
+		log, err := wal.Open(vfs.OS(), filepath.Join(dir, fmt.Sprint(n.id)), wal.Options{SegmentSize: 64 << 10})
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.log, logs[n.id] = log, log
+	}
+	for id := uint64(1); id <= 3; id++ {
+		open(c.add(id))
+		c.nodes[id].found(t, 1, 2, 3)
+	}
+	for _, n := range c.nodes {
+		n.start(t)
+	}
+	c.leader()
+	var all []string
+	for round := range 3 {
+		var wg sync.WaitGroup
+		for i := range 600 {
+			cmd := fmt.Sprint(round, "-", i, strings.Repeat("x", 100))
+			all = append(all, cmd)
+			wg.Go(func() { c.propose(c.nodes[uint64(i%3+1)], cmd) })
+		}
+		wg.Wait()
+		for _, n := range c.nodes {
+			if err := errors.Join(n.stop(), logs[n.id].Close()); err != nil {
+				t.Fatal(err)
+			}
+			n.m = newMachine()
+			open(n)
+			n.start(t)
+		}
+	}
+	c.checkSame(all)
+	for _, n := range c.nodes {
+		if len(n.snaps.List()) != 2 {
+			t.Errorf("member %d keeps %d snapshots", n.id, len(n.snaps.List()))
+		}
+	}
+}
+
+// TestObserver: the funcs are called with what happened.
+func TestObserver(t *testing.T) {
+	var states, writes, applies atomic.Int64
+	n := newCluster(t, 0, Options{}).add(1)
+	n.found(t, 1)
+	r, err := New(Config{ID: 1, Cluster: 7, Machine: n.m, Log: n.log, Snapshots: n.snaps, Observer: Observer{
+		StateChanged:   func(State) { states.Add(1) },
+		LogWritten:     func(int, time.Duration) { writes.Add(1) },
+		EntriesApplied: func(int, time.Duration) { applies.Add(1) },
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	if _, err := r.Propose(context.Background(), []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if states.Load() == 0 || writes.Load() == 0 || applies.Load() == 0 {
+		t.Errorf("%d states, %d writes, %d tasks were told", states.Load(), writes.Load(), applies.Load())
+	}
+	if err := r.Run(context.Background()); err == nil {
+		t.Error("Run ran twice")
+	}
+}
+
+// TestConfig: what cannot work is refused at the start.
+func TestConfig(t *testing.T) {
+	n := newCluster(t, 0, Options{}).add(1)
+	n.found(t, 1)
+	for name, cfg := range map[string]Config{
+		"no id":           {},
+		"short election":  {ID: 1, Options: Options{Heartbeat: time.Second, Election: time.Second}},
+		"negative limit":  {ID: 1, Options: Options{MaxWaiting: -1}},
+		"fewer in flight": {ID: 1, Options: Options{MaxInflightBytes: 1}},
+		"coarse tick":     {ID: 1, Options: Options{Tick: time.Second}},
+	} {
+		cfg.Machine, cfg.Log, cfg.Snapshots = n.m, n.log, n.snaps
+		if _, err := New(cfg); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+	if _, err := New(Config{ID: 1, Machine: n.m, Log: n.log, Snapshots: newMemSnaps()}); err == nil {
+		t.Error("a log without its snapshot was accepted")
+	}
+	if _, err := FirstSnapshot(7, nil); err == nil {
+		t.Error("a cluster without voters")
 	}
 }
