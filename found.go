@@ -50,6 +50,38 @@ func (n *Node) found(ctx context.Context, id memberfile.File, h *peerHandler) (m
 
 // agree finds out what cluster there will be.
 func (n *Node) agree(ctx context.Context, store *foundingStore, h *peerHandler) (*founding.Proposal, error) {
+	record, err := foundingRecord(store.file)
+	if err != nil {
+		return nil, err
+	}
+	f, err := n.newFounder(store, record)
+	if err != nil {
+		return nil, err
+	}
+	h.founder.Store(f)
+	return f.Run(ctx)
+}
+
+// tellOfCluster lets processes that missed the founding, or lost their disk,
+// learn from this member that there is a cluster.
+func (n *Node) tellOfCluster(id memberfile.File, h *peerHandler) error {
+	store := &foundingStore{node: n, file: id}
+	record, err := foundingRecord(id)
+	if err != nil {
+		return err
+	}
+	if record.Phase != founding.Founded {
+		record = founding.MemberOf(id.Cluster, id.ID, id.Name)
+	}
+	f, err := n.newFounder(store, record)
+	if err != nil {
+		return err
+	}
+	h.founder.Store(f)
+	return nil
+}
+
+func (n *Node) newFounder(store *foundingStore, record founding.Record) (*founding.Founder, error) {
 	peers := map[string][]string{}
 	for name, addr := range n.cfg.peers {
 		peers[name] = []string{addr}
@@ -57,19 +89,10 @@ func (n *Node) agree(ctx context.Context, store *foundingStore, h *peerHandler) 
 	if n.cfg.peers == nil {
 		peers[n.cfg.name] = nil
 	}
-	record, err := foundingRecord(store.file)
-	if err != nil {
-		return nil, err
-	}
-	f, err := founding.New(founding.Config{
+	return founding.New(founding.Config{
 		Settings: founding.Settings{Name: n.cfg.name, Peers: peers, ClientAddrs: n.cfg.clientAddrs},
 		Record:   record, Caller: foundingCaller{n.transport}, Store: store, Logger: n.log,
 	})
-	if err != nil {
-		return nil, err
-	}
-	h.founder.Store(f)
-	return f.Run(ctx)
 }
 
 // makeFirstState writes the snapshot and log that every founder starts from.

@@ -8,9 +8,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/concord-kv/concord/internal/founding"
 	"github.com/concord-kv/concord/internal/machine"
 	"github.com/concord-kv/concord/internal/replica"
+	"github.com/concord-kv/concord/internal/snap"
 	"github.com/concord-kv/concord/internal/transport"
 	"github.com/concord-kv/concord/kv"
 )
@@ -24,10 +24,10 @@ type Node struct {
 	limits    kv.Limits
 	log       *slog.Logger
 	id        kv.MemberID
+	snaps     *snap.Store
 	machine   *machine.Machine
 	replica   *replica.Replica
 	transport *transport.Transport // nil for a member that is alone
-	founder   *founding.Founder    // likewise
 	closers   []closer
 	cancel    context.CancelFunc
 	hangUp    context.CancelFunc // ends the transport; nil without one

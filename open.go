@@ -73,6 +73,9 @@ func openMember(ctx context.Context, cfg config) (_ *Node, err error) {
 	}
 	loops := append(n.duties(), n.replica.Run, n.announce, n.settle)
 	if n.transport != nil {
+		if err := n.tellOfCluster(id, peers); err != nil {
+			return nil, err
+		}
 		peers.serve(n)
 		loops = append(loops, n.tendPeers)
 	}
@@ -108,6 +111,7 @@ func (n *Node) openStore(id memberfile.File) error {
 		return damaged(fmt.Errorf("open log: %w", err), n.cfg.peers != nil)
 	}
 	n.onClose("log", log.Close)
+	n.snaps = snaps
 	n.machine = machine.New(machine.Options{})
 	n.onClose("machine", func() error { n.machine.Close(); return nil })
 	cfg := replica.Config{

@@ -15,6 +15,7 @@ import (
 	"log"
 	"os"
 	"runtime"
+	"runtime/pprof"
 	"slices"
 	"strings"
 	"sync"
@@ -56,7 +57,19 @@ func main() {
 	flag.IntVar(&l.keys, "keys", 100_000, "keys for overwrites")
 	flag.IntVar(&l.value, "value", 256, "bytes a value")
 	flag.DurationVar(&l.duration, "duration", 5*time.Second, "length of one measurement")
+	profile := flag.String("cpuprofile", "", "write a CPU profile of everything here")
 	flag.Parse()
+	if *profile != "" {
+		f, err := os.Create(*profile)
+		if err != nil {
+			log.Fatal(err)
+		}
+		defer f.Close()
+		if err := pprof.StartCPUProfile(f); err != nil {
+			log.Fatal(err)
+		}
+		defer pprof.StopCPUProfile()
+	}
 	l.insert = *mode == "insert"
 	if *dir == "" {
 		d, err := os.MkdirTemp("", "concord-bench-")

@@ -61,7 +61,7 @@ func newRootCommand(std stdio) *cobra.Command {
 	add("data", newGetCommand(g), newPutCommand(g), newDelCommand(g), newListCommand(g),
 		newTxnCommand(g), newWatchCommand(g), newLeaseCommand(g))
 	add("server", newServeCommand(g), newDevCommand(g))
-	_ = add
+	add("care", newBackupCommand(g), newCheckCommand(g))
 	root.AddCommand(newVersionCommand(g))
 	wrapArgs(root)
 	return root
