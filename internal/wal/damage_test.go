@@ -164,7 +164,7 @@ func TestTornTail(t *testing.T) {
 			t.Helper()
 			tries++
 			files[file] = b
-			if err := tornStarts(load(t, files), &before, &after, string(b) == string(whole), tries%16 == 0); err != nil {
+			if err := tornStarts(load(t, files), [2]model{before, after}, string(b) == string(whole), tries%16 == 0); err != nil {
 				t.Fatalf("size %d, %s: %v", size, what, err)
 			}
 		}
@@ -187,7 +187,8 @@ func TestTornTail(t *testing.T) {
 	}
 }
 
-func tornStarts(fs *vfs.Mem, before, after *model, whole, goOn bool) error {
+func tornStarts(fs *vfs.Mem, may [2]model, whole, goOn bool) error {
+	before, after := &may[0], &may[1]
 	l, err := Open(fs, "wal", tiny)
 	if err != nil {
 		return err
@@ -318,7 +319,7 @@ func TestNewerFormat(t *testing.T) {
 	name := walFiles(t, fs)[1]
 	b := files[name]
 	b[12]++
-	seal(b[:sectorSize], 0, 0, 0, markHeader)
+	seal(b[:sectorSize], place{}, markHeader)
 	must(t, fs.WriteFile(name, b))
 	_, err := Open(fs, "wal", tiny)
 	if !errors.Is(err, ErrFormat) || !strings.Contains(err.Error(), "format 2") || !strings.Contains(err.Error(), name) {

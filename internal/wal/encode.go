@@ -64,7 +64,7 @@ func (e *encoder) advance() {
 	if e.sector == e.start {
 		mark = markFirst
 	}
-	e.chain = fold(e.chain, seal(e.buf[e.at:e.at+sectorSize], e.key, e.seq, e.sector, mark))
+	e.chain = fold(e.chain, seal(e.buf[e.at:e.at+sectorSize], place{e.key, e.seq, e.sector}, mark))
 	e.sector++
 	e.fill = 0
 	e.at += sectorSize
@@ -154,7 +154,7 @@ func (e *encoder) finish() (int64, error) {
 		mark = markOnly
 	}
 	clear(e.buf[e.at+e.fill : e.at+payloadSize])
-	e.chain = fold(e.chain, seal(e.buf[e.at:e.at+sectorSize], e.key, e.seq, e.sector, mark))
+	e.chain = fold(e.chain, seal(e.buf[e.at:e.at+sectorSize], place{e.key, e.seq, e.sector}, mark))
 	e.at += sectorSize
 	e.sector++
 	e.flush()

@@ -88,20 +88,27 @@ func fold(chain uint64, crc uint32) uint64 {
 	return bits.RotateLeft64(chain, 23)*0x9e3779b97f4a7c15 + uint64(crc) + 1
 }
 
+// place is where a sector belongs.
+type place struct {
+	key    uint64 // of its write in its segment
+	seq    uint64 // the write's number
+	number int64  // of the sector in the file
+}
+
 // seal completes a sector whose payload is filled, and returns its checksum.
-func seal(sector []byte, key, seq uint64, number int64, mark byte) uint32 {
-	crc := checksum(sector, key, number, mark)
+func seal(sector []byte, at place, mark byte) uint32 {
+	crc := checksum(sector, at.key, at.number, mark)
 	binary.LittleEndian.PutUint32(sector[payloadSize:], crc)
-	binary.LittleEndian.PutUint32(sector[payloadSize+4:], uint32(seq)&0xffffff|uint32(mark)<<24)
+	binary.LittleEndian.PutUint32(sector[payloadSize+4:], uint32(at.seq)&0xffffff|uint32(mark)<<24)
 	return crc
 }
 
 // sealed tells whether the sector is exactly as seal left it.
-func sealed(sector []byte, key, seq uint64, number int64) bool {
+func sealed(sector []byte, at place) bool {
 	mark := sector[sectorSize-1]
 	tail := binary.LittleEndian.Uint32(sector[payloadSize+4:])
-	return tail&0xffffff == uint32(seq)&0xffffff &&
-		binary.LittleEndian.Uint32(sector[payloadSize:]) == checksum(sector, key, number, mark)
+	return tail&0xffffff == uint32(at.seq)&0xffffff &&
+		binary.LittleEndian.Uint32(sector[payloadSize:]) == checksum(sector, at.key, at.number, mark)
 }
 
 // header is the first sector of a segment file.
@@ -119,7 +126,7 @@ func (h header) encode(sector []byte) {
 	le.PutUint64(sector[16:], h.number)
 	le.PutUint64(sector[24:], h.log)
 	le.PutUint64(sector[32:], h.key)
-	seal(sector, 0, 0, 0, markHeader)
+	seal(sector, place{}, markHeader)
 }
 
 // decodeHeader returns ErrFormat for an intact header of another version: the
@@ -131,7 +138,7 @@ func decodeHeader(sector []byte, path string) (header, error) {
 	if string(sector[:len(magic)]) != magic {
 		return damaged("the header has no magic: not a log segment")
 	}
-	if sector[sectorSize-1] != markHeader || !sealed(sector, 0, 0, 0) {
+	if sector[sectorSize-1] != markHeader || !sealed(sector, place{}) {
 		return damaged("the header does not match its checksum")
 	}
 	le := binary.LittleEndian

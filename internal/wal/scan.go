@@ -71,7 +71,7 @@ func (s *scanner) load(number int64) error {
 	if s.mark == markNone {
 		return errUnwritten
 	}
-	if !sealed(sector, s.key, s.seq, number) {
+	if !sealed(sector, place{s.key, s.seq, number}) {
 		return s.corrupt("the sector does not match its checksum as part of write %d", s.seq)
 	}
 	s.crc = binary.LittleEndian.Uint32(sector[payloadSize:])
