@@ -78,6 +78,12 @@ func (w *world) checkRead(n *node, ask *kv.Range, f floor, got answer) {
 	if r.Revision > w.model.rev {
 		violate("a read sees revision %d, but only %d was ever committed", r.Revision, w.model.rev)
 	}
+	if ask.Level == kv.Eventual && n.up() {
+		if r.Revision < n.proc.seen {
+			violate("an eventual read at %s goes back from revision %d to %d", n, n.proc.seen, r.Revision)
+		}
+		n.proc.seen = r.Revision
+	}
 	switch {
 	case ask.Level != kv.Eventual && (r.Revision < f.rev || r.Time < f.time):
 		violate("stale read at %s (%v): revision %d time %d, but %+v was acknowledged before it began", n, ask.Level, r.Revision, r.Time, f)

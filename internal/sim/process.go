@@ -15,6 +15,7 @@ import (
 	"github.com/concord-kv/concord/internal/snap"
 	"github.com/concord-kv/concord/internal/transport"
 	"github.com/concord-kv/concord/internal/wal"
+	"github.com/concord-kv/concord/kv"
 )
 
 // process is one life of a node: all that is in its memory. It does what
@@ -29,9 +30,10 @@ type process struct {
 	spy     replica.Machine // around machine
 	applier *replica.Applier
 
-	restored uint64 // index of the snapshot it started from
-	turning  bool   // a turn is scheduled
-	failed   error  // why the process has to end
+	restored uint64      // index of the snapshot it started from
+	turning  bool        // a turn is scheduled
+	failed   error       // why the process has to end
+	seen     kv.Revision // the last that an eventual read saw
 
 	writer  writer
 	applies applies

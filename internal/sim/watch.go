@@ -3,6 +3,7 @@ package sim
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/concord-kv/concord/internal/mvcc"
 	"github.com/concord-kv/concord/kv"
@@ -71,9 +72,15 @@ func (x *watcher) look() {
 	default:
 	}
 	before := x.cursor
-	revs, _ := x.hub.Take(nil)
-	if seen := x.read(); seen > 0 && len(revs) == 0 {
-		violate("watcher %d was not woken for %d changes from revision %d on", x.id, seen, before)
+	revs, all := x.hub.Take(nil)
+	if seen := x.read(); seen == 0 {
+		return
+	}
+	for rev := before; rev < x.cursor; rev++ {
+		touched := slices.ContainsFunc(x.w.model.changes[rev], func(c change) bool { return kv.InRange([]byte(c.key), x.ask.Key, x.ask.End) })
+		if touched && (all && !slices.Contains(revs, rev) || len(revs) == 0 || rev < revs[0] || rev > revs[len(revs)-1]) {
+			violate("watcher %d at %s was told of revisions %v (all %v), but %d touched its range", x.id, x.at, revs, all, rev)
+		}
 	}
 }
 
