@@ -53,9 +53,9 @@
 //     below what every reader may read, see compaction.pendingEpoch;
 //   - refs to a record that was moved: both copies say the same.
 //
-// What was taken out is used again when no reader from before is left; package
-// comments on epochs say how that is known. So a long-lived view holds memory
-// and physical compaction, and nothing else; it never stops the writer.
+// What was taken out is used again when no reader from before is left (see
+// epochs). So a long-lived view holds memory and physical compaction, and nothing
+// else; it never stops the writer.
 //
 // # Giving memory back
 //

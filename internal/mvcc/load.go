@@ -23,8 +23,6 @@ const (
 	maxHistory = 1 << 32
 	maxKeys    = 1 << 32
 	maxLarge   = 1 << 40
-	// largeRoom is the most that comes before a value in its record.
-	largeRoom = 9 * 8
 )
 
 // loader reads a stream: one goroutine reads chunks, some decode them into

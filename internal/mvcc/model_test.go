@@ -445,12 +445,20 @@ func (w *world) run(steps int) {
 	}
 }
 
+func runModel(t *testing.T, seed uint64) {
+	rng := rand.New(rand.NewPCG(seed, 7))
+	w := &world{t: t, rng: rng, keys: []int{3, 40, 400}[rng.IntN(3)], style: rng.IntN(4)}
+	w.run(400)
+}
+
 func TestModel(t *testing.T) {
 	for seed := range uint64(60) {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			rng := rand.New(rand.NewPCG(seed, 7))
-			w := &world{t: t, rng: rng, keys: []int{3, 40, 400}[rng.IntN(3)], style: rng.IntN(4)}
-			w.run(400)
-		})
+		t.Run(fmt.Sprint(seed), func(t *testing.T) { runModel(t, seed) })
 	}
+}
+
+// FuzzModel runs the model with seeds without end.
+func FuzzModel(f *testing.F) {
+	f.Add(uint64(1000))
+	f.Fuzz(runModel)
 }

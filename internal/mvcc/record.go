@@ -30,6 +30,9 @@ const (
 	maxKey       = 64 << 10
 )
 
+// largeRoom is the most that comes before a value in its record.
+const largeRoom = 9 * 8
+
 func pad8(n int64) int64 { return (n + 7) &^ 7 }
 
 // version is a version record, by words; see the package comment.
@@ -140,7 +143,8 @@ func versionHead(f *fields, mod kv.Revision, tombstone bool) (head uint64, size 
 		head |= flagSub
 	}
 	size = fixedSize(head) + pad8(int64(len(f.value)))
-	if size >= largeRecord {
+	// By the value alone: a snapshot leaves some of the other words out.
+	if pad8(int64(len(f.value)))+largeRoom >= largeRecord {
 		head |= flagLarge
 		size += 8
 	}

@@ -247,6 +247,32 @@ func TestMemoryComesBack(t *testing.T) {
 	}
 }
 
+// TestChurn: keys that come and go take no more memory as time goes by.
+func TestChurn(t *testing.T) {
+	s := New(Options{})
+	defer s.Close()
+	at := int64(0)
+	for i := range 200_000 {
+		tx := s.Begin()
+		tx.Put(benchKey(nil, i), []byte("value"), 0, 0)
+		if i >= 1000 {
+			tx.Delete(benchKey(nil, i-1000))
+		}
+		tx.Commit()
+		if i%1000 == 999 {
+			s.SetCompacted(s.Revision())
+		}
+		s.CompactStep(20)
+		if i == 50_000 {
+			at = s.Stats().MemoryBytes
+		}
+	}
+	checkStore(t, s)
+	if m := s.Stats().MemoryBytes; m > at+2*pageSize || m > 40<<20 {
+		t.Fatalf("%d bytes after 50,000 changes, %d after 200,000", at, m)
+	}
+}
+
 // TestHeldView: a view sees the same until it is closed, and holds memory only
 // that long.
 func TestHeldView(t *testing.T) {
@@ -338,9 +364,10 @@ func TestConcurrentReaders(t *testing.T) {
 	tx.Commit()
 	var stop atomic.Bool
 	var wait sync.WaitGroup
-	for n := range 4 {
+	for n := range 3 {
 		wait.Go(func() { readAccounts(t, s, n, total, &stop) })
 	}
+	wait.Go(func() { copyAccounts(t, s, total, &stop) })
 	extra := 0
 	for round := range rounds {
 		tx := s.Begin()
@@ -373,6 +400,42 @@ func TestConcurrentReaders(t *testing.T) {
 	stop.Store(true)
 	wait.Wait()
 	checkStore(t, s)
+}
+
+// copyAccounts sums up what a snapshot taken meanwhile holds.
+func copyAccounts(t *testing.T, s *Store, total uint64, stop *atomic.Bool) {
+	for !stop.Load() {
+		var buf bytes.Buffer
+		v := s.View()
+		_, err := v.WriteTo(&buf)
+		v.Close()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		c := New(Options{})
+		if err := c.Load(&buf, 2); err != nil {
+			t.Error(err)
+			c.Close()
+			return
+		}
+		checkStore(t, c)
+		w := c.View()
+		for rev := max(w.CompactRevision(), 2); rev <= w.Revision(); rev += 7 {
+			sum := uint64(0)
+			c.scan([]byte{0}, []byte{0}, rev, func(found []found) bool {
+				for _, f := range found {
+					sum += binary.BigEndian.Uint64(c.version(f.version).fields().value)
+				}
+				return true
+			})
+			if sum != total || w.Revision() != v.Revision() || w.CompactRevision() != v.CompactRevision() {
+				t.Errorf("the copy's sum at %d of %d is %d", rev, w.Revision(), sum)
+			}
+		}
+		w.Close()
+		c.Close()
+	}
 }
 
 func readAccounts(t *testing.T, s *Store, n int, total uint64, stop *atomic.Bool) {
