@@ -37,13 +37,19 @@ func TestRememberedResultsAreBounded(t *testing.T) {
 	if !ok || !errors.Is(err, kv.ErrRequestTooOld) || !errors.Is(err, kv.ErrUnavailable) || err.Error() == kv.ErrRequestTooOld.Error() {
 		t.Fatalf("got %v", err)
 	}
-	// The bytes of all.
-	for seq := 1; d.requests.oldest.Len() < 60+rememberedBytes/(60<<10) && seq < 4000; seq++ {
+	// The bytes of all; most of the bound is taken as used, to be quick.
+	const used = rememberedBytes - 4<<20
+	d.requests.bytes += used
+	for seq := 1; seq <= 100; seq++ {
 		d.apply(request(3+seq/64, 1+seq%64, 60<<10))
+		if d.requests.bytes > rememberedBytes {
+			t.Fatalf("%d bytes are remembered", d.requests.bytes)
+		}
 	}
-	if d.requests.bytes > rememberedBytes || d.requests.bytes < rememberedBytes/2 {
-		t.Fatalf("%d bytes are remembered", d.requests.bytes)
+	if d.requests.bytes < rememberedBytes-128<<10 {
+		t.Fatalf("only %d bytes are remembered", d.requests.bytes)
 	}
+	d.requests.bytes -= used
 	wantError(t, d.apply(request(3, 5, 1)), kv.ErrRequestTooOld)
 	d.checkRequests()
 	d.restart()
@@ -64,6 +70,24 @@ func (d *driver) checkRequests() {
 	again.oldest, again.idle = newRequests().oldest, newRequests().idle
 	if !again.index() || again.bytes != d.requests.bytes || again.oldest.Len() != d.requests.oldest.Len() || again.idle.Len() != d.requests.idle.Len() {
 		d.Fatalf("results: %d bytes, %d by age, %d idle; want %d, %d, %d", d.requests.bytes, d.requests.oldest.Len(), d.requests.idle.Len(), again.bytes, again.oldest.Len(), again.idle.Len())
+	}
+}
+
+// Requests that came out of order are forgotten out of order, and refused all
+// the same.
+func TestRememberedFloorNeverFalls(t *testing.T) {
+	d := start(t)
+	for _, seq := range []int{10, 5} {
+		d.apply(request(1, seq, 1))
+		d.time++
+	}
+	d.time += rememberedFor
+	d.put("x", "")
+	for _, seq := range []int{5, 7, 10} {
+		wantError(t, d.apply(request(1, seq, 1)), kv.ErrRequestTooOld)
+	}
+	if _, ok := d.apply(request(1, 11, 1)).(*kv.TxnResult); !ok {
+		t.Fatal("a new request was refused")
 	}
 }
 
