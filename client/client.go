@@ -34,8 +34,8 @@ type Config struct {
 	// DialTimeout bounds one attempt to connect; default 2 s.
 	DialTimeout time.Duration
 	// Stall is how long calls of one endpoint may all stay unanswered before
-	// it is probed; when it does not answer the probe for as long again, its
-	// connection is given up; default 750 ms.
+	// it is probed; when it does not answer the probe for twice as long, its
+	// connection is given up; default 1 s.
 	Stall time.Duration
 	// Backoff is the first pause after every endpoint has failed; it doubles
 	// up to MaxBackoff, and half of each is random. The defaults are 20 ms and
@@ -57,7 +57,7 @@ func (c Config) withDefaults() Config {
 	}
 	set(&c.Timeout, 10*time.Second)
 	set(&c.DialTimeout, 2*time.Second)
-	set(&c.Stall, 750*time.Millisecond)
+	set(&c.Stall, time.Second)
 	set(&c.Backoff, 20*time.Millisecond)
 	set(&c.MaxBackoff, 500*time.Millisecond)
 	if c.Limits == (kv.Limits{}) {

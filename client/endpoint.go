@@ -163,7 +163,7 @@ func (c *Client) watchStalls(ctx context.Context) {
 // say anything.
 func (c *Client) probe(ctx context.Context, e *endpoint) {
 	conn := e.conn.Load()
-	probing, cancel := context.WithTimeout(ctx, c.cfg.Stall)
+	probing, cancel := context.WithTimeout(ctx, 2*c.cfg.Stall)
 	defer cancel()
 	_, err := healthpb.NewHealthClient(conn).Check(probing, new(healthpb.HealthCheckRequest))
 	if err != nil && probing.Err() != nil && ctx.Err() == nil {

@@ -308,10 +308,16 @@ func (f *follower) watchSilence(ctx context.Context) {
 			silence = timer.C
 		}
 		requests := f.req.ProgressRequests
+		// etcd drops a request that comes while a watch catches up.
+		again := time.NewTicker(repeatAsk)
+		defer again.Stop()
 		for {
 			select {
 			case <-ctx.Done():
 				return
+			case <-again.C:
+				f.askAgain()
+				continue
 			case <-f.heard:
 			case <-silence:
 				f.ask()
@@ -328,6 +334,20 @@ func (f *follower) watchSilence(ctx context.Context) {
 			}
 		}
 	})
+}
+
+// repeatAsk is how often a progress request is repeated that etcd has dropped.
+const repeatAsk = 250 * time.Millisecond
+
+// askAgain repeats a request that was not answered, except to Concord, which
+// answers every one.
+func (f *follower) askAgain() {
+	f.mu.Lock()
+	asked := f.asked
+	f.mu.Unlock()
+	if asked && serverKind(f.client.server.Load()) != concordServer {
+		f.ask()
+	}
 }
 
 // ask sends a progress request, or leaves it to the next stream.
