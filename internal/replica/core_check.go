@@ -29,6 +29,7 @@ func (c *Core) receiveRaft(from uint64, w wire) error {
 	if from == c.elect.lost && c.now < c.elect.lostUntil && m.GetTerm() <= c.state.Term {
 		return nil
 	}
+	c.observe() // what is checked depends on the term
 	if err := c.checkMessage(m); err != nil {
 		return fmt.Errorf("%w: %v: %w", errWire, m.GetType(), err)
 	}
@@ -70,8 +71,9 @@ func (c *Core) checkMessage(m *raftpb.Message) error {
 	case raftpb.MsgApp:
 		return c.checkAppend(m)
 	case raftpb.MsgAppResp:
-		// Only what was sent can be acknowledged.
-		if m.GetTerm() == c.state.Term && m.GetIndex() > c.disk.last && (c.isLeader() || !m.GetReject()) {
+		// Only what was sent can be acknowledged, in the life that sent it: a
+		// leader's own disk may be behind and forget the entry in a crash.
+		if c.isLeader() && m.GetTerm() == c.state.Term && m.GetIndex() > c.disk.last {
 			return fmt.Errorf("index %d is behind the last, %d", m.GetIndex(), c.disk.last)
 		}
 	case raftpb.MsgHeartbeat:
@@ -80,6 +82,9 @@ func (c *Core) checkMessage(m *raftpb.Message) error {
 		}
 		return checkReadContext(m, maxNumber)
 	case raftpb.MsgHeartbeatResp:
+		if m.GetTerm() != c.state.Term || !c.isLeader() { // raft does not look at it
+			return checkReadContext(m, maxNumber)
+		}
 		return checkReadContext(m, c.lease.reads)
 	case raftpb.MsgTimeoutNow:
 		if m.GetFrom() != c.state.Leader || m.GetTerm() != c.state.Term {

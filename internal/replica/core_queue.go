@@ -18,8 +18,9 @@ type queue struct {
 	// stream is the number of the last group forwarded under streamTerm.
 	stream, streamTerm uint64
 	resendAt           int64
-	// seq is the last sequence taken.
-	seq uint64
+	// seq is the last sequence taken, and unknown the last one that was given up
+	// though it may still be applied.
+	seq, unknown uint64
 }
 
 // enqueue takes a group of this member's.
@@ -53,11 +54,11 @@ func (c *Core) limbo() bool {
 func (c *Core) groupsApplied(seqs []uint64) {
 	q := &c.queue
 	for _, seq := range seqs {
-		if len(q.groups) > 0 && seq < q.groups[0].Seq {
-			continue // given up when a snapshot was installed
+		if seq <= q.unknown {
+			continue
 		}
 		if q.sent == 0 || q.groups[0].Seq != seq {
-			panic(fmt.Sprintf("replica: group %d was applied out of order", seq))
+			panic(fmt.Sprintf("replica: group %d was applied out of order: %d wait, %d were handed on", seq, len(q.groups), q.sent))
 		}
 		q.groups[0] = nil
 		q.groups = q.groups[1:]
@@ -94,6 +95,7 @@ func (c *Core) giveUpSent() {
 	q := &c.queue
 	for _, g := range q.groups[:q.sent] {
 		c.answer(AnswerGroup, g.Seq, ErrLeaderChanged)
+		q.unknown = g.Seq
 	}
 	q.groups, q.sent = append([]*Group(nil), q.groups[q.sent:]...), 0
 }

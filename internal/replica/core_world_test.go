@@ -165,7 +165,7 @@ func TestDeterminism(t *testing.T) {
 
 // TestChaos runs more seeds: crashes, lost, repeated and reordered messages.
 func TestChaos(t *testing.T) {
-	for seed := range uint64(12) {
+	for seed := range uint64(8) {
 		play(t, 100+seed, seed%2 == 0)
 	}
 }
@@ -174,12 +174,16 @@ func TestChaos(t *testing.T) {
 func FuzzReceive(f *testing.F) {
 	types := []raftpb.MessageType{raftpb.MsgApp, raftpb.MsgAppResp, raftpb.MsgHeartbeat, raftpb.MsgHeartbeatResp, raftpb.MsgVote, raftpb.MsgPreVote, raftpb.MsgVoteResp, raftpb.MsgPreVoteResp, raftpb.MsgTimeoutNow, raftpb.MsgReadIndex, raftpb.MsgReadIndexResp, raftpb.MsgSnap, raftpb.MsgProp}
 	for _, typ := range types {
-		for _, n := range []uint64{0, 1, 2, 5, 1 << 61, 1<<64 - 1} {
+		for _, n := range []uint64{0, 1, 2, 5, 1<<64 - 1} {
 			m := &raftpb.Message{Type: typ.Enum(), From: new(uint64(2)), To: new(uint64(1)), Term: new(n), Index: new(n), LogTerm: new(n), Commit: new(n), RejectHint: new(n), Context: []byte{1, 2, 3, 4, 5, 6, 7, 8}[:n%9]}
 			m.Entries = []*raftpb.Entry{{Index: new(n + 1), Term: new(n), Data: make([]byte, n%32)}}
-			for k := wireRaft; k <= wireHeartbeatResp; k++ {
-				f.Add(encodeRaft(wire{kind: k}, m), uint8(n))
+			k := wireRaft
+			if typ == raftpb.MsgHeartbeat {
+				k = wireHeartbeat
+			} else if typ == raftpb.MsgHeartbeatResp {
+				k = wireHeartbeatResp
 			}
+			f.Add(encodeRaft(wire{kind: k}, m), uint8(n))
 		}
 	}
 	for k := wireForward; k <= wireTransfer; k++ {
@@ -192,7 +196,7 @@ func FuzzReceive(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte, flags uint8) {
 		w := newWorld(t, 1, 3, Options{})
 		if flags&1 == 0 {
-			w.run(int64(3 * time.Second)) // there is a leader
+			w.run(int64(time.Second)) // there is a leader
 		}
 		p := w.peers[0]
 		if flags&2 != 0 {

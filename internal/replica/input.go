@@ -1,6 +1,8 @@
 package replica
 
 import (
+	"fmt"
+
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/concord-kv/concord/internal/transport"
@@ -243,6 +245,16 @@ const (
 	Leader
 	Learner
 )
+
+var roleNames = [...]string{"follower", "pre-candidate", "candidate", "leader", "learner"}
+
+// String gives the role's name.
+func (r Role) String() string {
+	if int(r) < len(roleNames) {
+		return roleNames[r]
+	}
+	return fmt.Sprintf("Role(%d)", uint8(r))
+}
 
 // ChangeKind is what happens to a member in a [ConfChange].
 type ChangeKind uint8

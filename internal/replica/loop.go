@@ -1,8 +1,11 @@
 package replica
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"io"
+	"log/slog"
 	"runtime"
 	"time"
 
@@ -142,13 +145,27 @@ func (r *Replica) publish(s State) {
 	moved := old.Term != s.Term || old.Leader != s.Leader || old.Role != s.Role
 	if moved {
 		close(*r.changed.Swap(new(make(chan struct{}))))
-		r.cfg.Logger.Info("leadership changed", "term", s.Term, "leader", s.Leader, "role", s.Role)
+		r.tellRole(old, &s)
+	}
+	if s.Leaderless && !old.Leaderless {
+		r.cfg.Logger.Warn("no leader is known; writes and strong reads are refused until there is one", "term", s.Term)
 	}
 	if moved || old.Leaderless != s.Leaderless || old.Stalled != s.Stalled {
 		if f := r.cfg.Observer.StateChanged; f != nil {
 			f(s)
 		}
 	}
+}
+
+// tellRole logs one line at info level for each leader, and the way there at
+// debug level.
+func (r *Replica) tellRole(old, s *State) {
+	level, message := slog.LevelDebug, "role changed"
+	if s.Leader != 0 && (s.Leader != old.Leader || s.Term != old.Term) {
+		level, message = slog.LevelInfo, "leader elected"
+	}
+	r.cfg.Logger.Log(context.Background(), level, message,
+		"leader", fmt.Sprintf("%x", s.Leader), "term", s.Term, "role", s.Role.String())
 }
 
 // Receive takes a message from a peer; payload is the replica's. It blocks while
