@@ -39,7 +39,8 @@ func checkStore(t testing.TB, s *Store) {
 		t.Fatalf("the hash has %d keys, the tree %d", got, keys)
 	}
 	root, height := s.tree.rootAndHeight()
-	checkNode(t, s, root, height, 0, 0, live)
+	c := &nodeChecker{t, s, live}
+	c.check(root, height, fences{})
 	var buf [1]uint64
 	for rev := s.compact.next; rev <= s.Revision(); rev++ {
 		if s.index.slot(rev) == nil {
@@ -58,6 +59,12 @@ func checkStore(t testing.TB, s *Store) {
 			live[r.ref.slot()] += innerSize
 		}
 	}
+	checkAccounts(t, s, live)
+}
+
+// checkAccounts compares what lives in each page with its account.
+func checkAccounts(t testing.TB, s *Store, live map[uint32]int64) {
+	t.Helper()
 	dead := int64(0)
 	for slot := uint32(1); slot < s.mem.slots; slot++ {
 		p := s.mem.page(slot)
@@ -80,7 +87,14 @@ func checkStore(t testing.TB, s *Store) {
 	}
 }
 
-func checkNode(t testing.TB, s *Store, r ref, height int, lo, hi ref, live map[uint32]int64) {
+type nodeChecker struct {
+	t    testing.TB
+	s    *Store
+	live map[uint32]int64
+}
+
+func (c *nodeChecker) check(r ref, height int, around fences) {
+	t, s, live, lo, hi := c.t, c.s, c.live, around.lo, around.hi
 	inside := func(k []byte, separator bool) {
 		if lo != 0 {
 			if c := bytes.Compare(s.key(lo).bytes(), k); c > 0 || c == 0 && separator {
@@ -122,6 +136,6 @@ func checkNode(t testing.TB, s *Store, r ref, height int, lo, hi ref, live map[u
 		if i < n.count()-1 {
 			to = n.sep(i)
 		}
-		checkNode(t, s, n.kid(i), height-1, from, to, live)
+		c.check(n.kid(i), height-1, fences{from, to})
 	}
 }

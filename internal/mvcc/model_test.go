@@ -230,14 +230,7 @@ func (w *world) write() {
 		w.m.events = append(w.m.events, e)
 	}
 	if changed && w.rng.IntN(4) == 0 {
-		r := w.request()
-		got, err := tx.Range(r)
-		w.m.rev++
-		want := w.m.rangeAt(rev, rev, r)
-		w.m.rev--
-		if r.Revision == 0 && (err != nil || !sameResult(got, want)) {
-			w.t.Fatalf("Range(%+v) in transaction: %v, got %s, want %s", r, err, brief(got), brief(want))
-		}
+		w.readInside(tx, rev)
 	}
 	if tx.Changed() != changed {
 		w.t.Fatalf("Changed = %v, want %v", tx.Changed(), changed)
@@ -247,6 +240,18 @@ func (w *world) write() {
 	}
 	if changed {
 		w.m.rev = rev
+	}
+}
+
+// readInside reads a range in a transaction that has changed something.
+func (w *world) readInside(tx *Tx, rev kv.Revision) {
+	r := w.request()
+	got, err := tx.Range(r)
+	w.m.rev++
+	want := w.m.rangeAt(rev, rev, r)
+	w.m.rev--
+	if r.Revision == 0 && (err != nil || !sameResult(got, want)) {
+		w.t.Fatalf("Range(%+v) in transaction: %v, got %s, want %s", r, err, brief(got), brief(want))
 	}
 }
 

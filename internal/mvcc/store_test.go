@@ -365,7 +365,7 @@ func TestConcurrentReaders(t *testing.T) {
 	var stop atomic.Bool
 	var wait sync.WaitGroup
 	for n := range 3 {
-		wait.Go(func() { readAccounts(t, s, n, total, &stop) })
+		wait.Go(func() { (&accountReader{s, n, total, &stop}).run(t) })
 	}
 	wait.Go(func() { copyAccounts(t, s, total, &stop) })
 	extra := 0
@@ -438,8 +438,16 @@ func copyAccounts(t *testing.T, s *Store, total uint64, stop *atomic.Bool) {
 	}
 }
 
-func readAccounts(t *testing.T, s *Store, n int, total uint64, stop *atomic.Bool) {
-	rng := rand.New(rand.NewPCG(uint64(n), 9))
+type accountReader struct {
+	s     *Store
+	seed  int
+	total uint64
+	stop  *atomic.Bool
+}
+
+func (a *accountReader) run(t *testing.T) {
+	s, total, stop := a.s, a.total, a.stop
+	rng := rand.New(rand.NewPCG(uint64(a.seed), 9))
 	last := kv.Revision(0)
 	for !stop.Load() {
 		v := s.View()
