@@ -3,6 +3,7 @@ package concord
 import (
 	"context"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/concord-kv/concord/internal/compactor"
@@ -53,10 +54,15 @@ func (n *Node) duties() []func(context.Context) error {
 // announce brings this member's name and addresses in the member list up to
 // date, once it has a leader to tell. Then it ends.
 func (n *Node) announce(ctx context.Context) error {
+	var told sync.Once
 	for ctx.Err() == nil {
 		if n.Ready(ctx) != nil {
 			continue
 		}
+		told.Do(func() {
+			s := n.Status()
+			n.log.Info("member serves", "name", n.cfg.name, "leader", s.Leader, "term", s.Term, "revision", s.Revision, "keys", s.Keys)
+		})
 		want := n.self()
 		if n.announced(want) {
 			return nil

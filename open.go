@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"path/filepath"
+	"slices"
+	"syscall"
 	"time"
 
 	"github.com/concord-kv/concord/internal/machine"
@@ -57,6 +60,7 @@ func openMember(ctx context.Context, cfg config) (_ *Node, err error) {
 	if err != nil {
 		return nil, err
 	}
+	n.tellStart(id)
 	peers := newPeerHandler()
 	if cfg.peers != nil {
 		if err := n.listen(id, peers); err != nil {
@@ -83,30 +87,73 @@ func openMember(ctx context.Context, cfg config) (_ *Node, err error) {
 	return n, nil
 }
 
+// tellStart says in the log what this member is about to do, and with whom.
+func (n *Node) tellStart(id memberfile.File) {
+	var others []string
+	for name := range n.cfg.peers {
+		if name != n.cfg.name {
+			others = append(others, name)
+		}
+	}
+	slices.Sort(others)
+	what := "member starts"
+	switch {
+	case id.Cluster == 0 && n.cfg.rejoin:
+		what = "member starts and asks the others to let it join"
+	case id.Cluster == 0 && len(others) > 0:
+		what = "member starts and waits for all others, to found a cluster"
+	case id.Cluster == 0:
+		what = "member starts as a cluster of its own"
+	}
+	args := []any{"name", n.cfg.name, "id", kv.MemberID(id.ID), "dir", n.cfg.dir}
+	if id.Cluster != 0 {
+		args = append(args, "cluster", kv.ClusterID(id.Cluster))
+	}
+	if len(others) > 0 {
+		args = append(args, "others", others)
+	}
+	n.log.Info(what, args...)
+}
+
 // lock makes the data directory and takes its lock.
 func (n *Node) lock() error {
 	if err := n.cfg.fs.MkdirAll(n.cfg.dir); err != nil {
-		return fmt.Errorf("make the data directory: %w", err)
+		return refusedDir("make the data directory", err)
 	}
 	lock, err := n.cfg.fs.Lock(filepath.Join(n.cfg.dir, "LOCK"))
 	if errors.Is(err, vfs.ErrLocked) {
 		return kv.Errorf(kv.FailedPrecondition, "the data directory is in use: %w; stop that process, or give this member a directory of its own", err)
 	}
 	if err != nil {
-		return fmt.Errorf("lock the data directory: %w", err)
+		return refusedDir("lock the data directory", err)
 	}
 	n.onClose("lock", lock.Close)
 	return nil
 }
 
+// refusedDir adds the next step to what the file system says of a directory
+// that this process may not use.
+func refusedDir(what string, err error) error {
+	step := ""
+	switch {
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
+		step = "; give this process the right to write there, or name another directory"
+	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, fs.ErrExist):
+		step = "; a file is in the way: name another directory"
+	case errors.Is(err, syscall.ENOSPC):
+		step = "; the disk is full: free some of it, or name a directory on another"
+	}
+	return fmt.Errorf("%s: %w%s", what, err, step)
+}
+
 // openStore opens log, snapshots, machine and replica of a founded member.
 func (n *Node) openStore(id memberfile.File) error {
-	fs, dir := n.cfg.fs, n.cfg.dir
-	snaps, err := snap.Open(fs, filepath.Join(dir, "snap"), snap.Options{})
+	files, dir := n.cfg.fs, n.cfg.dir
+	snaps, err := snap.Open(files, filepath.Join(dir, "snap"), snap.Options{})
 	if err != nil {
 		return fmt.Errorf("open snapshots: %w", err)
 	}
-	log, err := wal.Open(fs, filepath.Join(dir, "wal"), wal.Options{})
+	log, err := wal.Open(files, filepath.Join(dir, "wal"), wal.Options{})
 	if err != nil {
 		return damaged(fmt.Errorf("open log: %w", err), n.cfg.peers != nil)
 	}

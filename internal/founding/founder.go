@@ -180,15 +180,16 @@ func (f *Founder) askOnce(ctx context.Context, name string) {
 func (f *Founder) note(name string, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	level := slog.LevelInfo // not there yet: nothing is wrong with that
 	if err == nil {
-		err = f.machine.problems[name]
+		err, level = f.machine.problems[name], slog.LevelWarn
 	}
 	text := ""
 	if err != nil {
 		text = err.Error()
 	}
 	if text != "" && text != f.logged[name] {
-		f.cfg.Logger.Warn("founding waits for a member", "member", name, "address", f.cfg.Peers[name], "reason", text)
+		f.cfg.Logger.Log(context.Background(), level, "founding waits for a member", "waits-for", name, "address", f.cfg.Peers[name], "reason", text)
 	}
 	f.logged[name] = text
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"time"
 )
@@ -109,7 +110,7 @@ func (t *Transport) greet(conn net.Conn) (h hello, l *inLink, err error) {
 	_, err = conn.Write(w.encode())
 	if err == nil && reason != 0 {
 		err = fmt.Errorf("transport: refused: %s", reason)
-		t.cfg.Logger.Warn("peer refused", "peer", fmt.Sprintf("%x", h.from), "cluster", fmt.Sprintf("%x", h.cluster),
+		t.cfg.Logger.Log(context.Background(), t.refusalLevel(h, reason), "peer refused", "peer", fmt.Sprintf("%x", h.from), "cluster", fmt.Sprintf("%x", h.cluster),
 			"address", conn.RemoteAddr().String(), "reason", reason.String())
 	}
 	if err == nil {
@@ -119,6 +120,35 @@ func (t *Transport) greet(conn net.Conn) (h hello, l *inLink, err error) {
 		t.dismiss(h, l)
 	}
 	return h, l, err
+}
+
+// refused is a refusal that was logged.
+type refused struct {
+	from   uint64
+	reason Refusal
+}
+
+// maxTold bounds how many refusals are remembered as logged.
+const maxTold = 256
+
+// refusalLevel is Debug for a refusal that belongs to a start or a reconnection,
+// or was logged before: the other tries again for as long as it lives.
+func (t *Transport) refusalLevel(h hello, reason Refusal) slog.Level {
+	switch reason {
+	case NoCluster, Self, Superseded:
+		return slog.LevelDebug
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	this := refused{h.from, reason}
+	if t.told[this] {
+		return slog.LevelDebug
+	}
+	if len(t.told) >= maxTold {
+		clear(t.told)
+	}
+	t.told[this] = true
+	return slog.LevelWarn
 }
 
 // dismiss takes back what admit gave.

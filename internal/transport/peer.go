@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"sync"
@@ -125,7 +126,11 @@ func (p *peer) note(err error) {
 	p.err = err
 	p.mu.Unlock()
 	if err != nil && (old == nil || old.Error() != err.Error()) {
-		p.t.cfg.Logger.Warn("peer cannot be reached", "peer", fmt.Sprintf("%x", p.id), "error", err)
+		level := slog.LevelWarn
+		if refusal := (*RefusedError)(nil); errors.As(err, &refusal) && refusal.Reason == NoCluster {
+			level = slog.LevelDebug // it is about to be founded, or joins
+		}
+		p.t.cfg.Logger.Log(context.Background(), level, "peer cannot be reached", "peer", fmt.Sprintf("%x", p.id), "error", err)
 	}
 }
 

@@ -181,6 +181,7 @@ type Transport struct {
 	removed map[uint64]bool
 	inbound map[uint64]*inLink
 	conns   map[net.Conn]uint64 // accepted, by who is there (0: not known yet)
+	told    map[refused]bool    // refusals in the log, at most maxTold
 }
 
 // New returns a Transport that does nothing but Call until Run.
@@ -189,6 +190,7 @@ func New(cfg Config) *Transport {
 		cfg: cfg.withDefaults(), incarnation: rand.Uint64(), start: time.Now(),
 		handshakes: make(gate, maxHandshakes), calls: make(gate, maxCalls), streams: make(gate, maxStreams),
 		removed: map[uint64]bool{}, inbound: map[uint64]*inLink{}, conns: map[net.Conn]uint64{},
+		told: map[refused]bool{},
 	}
 	t.cluster.Store(cfg.Cluster)
 	t.peers.Store(&map[uint64]*peer{})
