@@ -21,7 +21,7 @@ func (c *Client) Backup(ctx context.Context, w io.Writer) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	// Also finds a member that answers, so that the stream begins there.
-	if _, err := c.Status(ctx, ""); err != nil {
+	if _, err := call(ctx, c, always, c.askKind); err != nil {
 		return err
 	}
 	if serverKind(c.server.Load()) != concordServer {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -44,9 +45,6 @@ func call[R any](ctx context.Context, c *Client, again repeat, f try[R]) (R, err
 		if err == nil {
 			return res, nil
 		}
-		if err = fromStatus(err); !sent && errors.Is(err, kv.ErrUnavailable) {
-			err = &kv.Error{Code: kv.Unavailable, Message: "nothing was done: " + e.address + ": " + err.Error(), Err: errNotSent}
-		}
 		lost := sent && c.outcomeUnknown(err)
 		if lost {
 			unknown = err
@@ -67,14 +65,24 @@ func call[R any](ctx context.Context, c *Client, again repeat, f try[R]) (R, err
 	}
 }
 
-// once runs f and tells whether the request may have left.
+// once runs f and tells whether the request may have left. Its errors are those
+// of an embedded store.
 func once[R any](ctx context.Context, e *endpoint, f try[R]) (res R, sent bool, err error) {
 	var p peer.Peer // stays empty when no connection was found for the call
 	e.calls.Add(1)
 	res, err = f(ctx, e.conn.Load(), grpc.Peer(&p))
 	e.calls.Add(-1)
 	e.answers.Add(1)
-	return res, p.Addr != nil, err
+	if sent = p.Addr != nil; sent {
+		e.missed.Store(nil)
+	}
+	if err != nil {
+		err = fromStatus(err)
+		if !sent && errors.Is(err, kv.ErrUnavailable) {
+			err = e.miss(err)
+		}
+	}
+	return res, sent, err
 }
 
 // bound gives a call without a deadline the configured one. Close ends it too:
@@ -84,6 +92,21 @@ func (c *Client) bound(ctx context.Context) (context.Context, context.CancelFunc
 		return ctx, func() {}
 	}
 	return context.WithTimeoutCause(ctx, c.cfg.Timeout, errTimeout)
+}
+
+// unreachable is the error of a call that no endpoint got, because of cause
+// where it is not nil.
+func (c *Client) unreachable(cause error) error {
+	var why []string
+	for _, e := range c.endpoints {
+		if m := e.missed.Load(); m != nil {
+			why = append(why, *m)
+		}
+	}
+	return &kv.Error{
+		Code: kv.Unavailable, Message: "no endpoint can be reached; nothing was done: " + strings.Join(why, "; "),
+		Err: errors.Join(errNotSent, cause),
+	}
 }
 
 // errNotSent is wrapped by the error of a call that found no connection.
@@ -136,6 +159,8 @@ func (c *Client) giveUp(ctx context.Context, last, unknown error) error {
 	switch {
 	case c.ctx.Err() != nil && unknown == nil:
 		return &kv.Error{Code: kv.Canceled, Message: "the client is closed; nothing was done", Err: kv.ErrClosed}
+	case unknown == nil && errors.Is(last, errNotSent) && !errors.Is(ctx.Err(), context.Canceled):
+		return c.unreachable(ctx.Err())
 	case ctx.Err() != nil && !errors.Is(context.Cause(ctx), errTimeout):
 		return ctx.Err() // the caller's own
 	case unknown != nil && errors.Is(unknown, kv.ErrUnavailable):
@@ -158,6 +183,17 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
+// askKind asks for the status of a member, which tells what the server is.
+func (c *Client) askKind(ctx context.Context, conn grpc.ClientConnInterface, opts ...grpc.CallOption) (*pb.StatusResponse, error) {
+	req := new(pb.StatusRequest)
+	setUnknown(req, wanted())
+	resp, err := pb.NewMaintenanceClient(conn).Status(ctx, req, opts...)
+	if err == nil {
+		c.header(resp.Header)
+	}
+	return resp, err
+}
+
 // isConcord finds out, where that is not known yet, whether the cluster is one
 // of Concord.
 func (c *Client) isConcord(ctx context.Context) bool {
@@ -166,15 +202,7 @@ func (c *Client) isConcord(ctx context.Context) bool {
 			return kind == concordServer
 		}
 		i := c.current.Load()
-		_, _, err := once(ctx, c.endpoints[i], func(ctx context.Context, conn grpc.ClientConnInterface, opts ...grpc.CallOption) (*pb.StatusResponse, error) {
-			req := new(pb.StatusRequest)
-			setUnknown(req, wanted())
-			resp, err := pb.NewMaintenanceClient(conn).Status(ctx, req, opts...)
-			if err == nil {
-				c.header(resp.Header)
-			}
-			return resp, err
-		})
+		_, _, err := once(ctx, c.endpoints[i], c.askKind)
 		if err != nil {
 			c.current.CompareAndSwap(i, (i+1)%int64(len(c.endpoints)))
 		}

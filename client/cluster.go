@@ -39,7 +39,7 @@ func (c *Client) status(ctx context.Context, e *endpoint) (kv.Status, error) {
 		return pb.NewMaintenanceClient(conn).Status(ctx, req, opts...)
 	})
 	if err != nil {
-		return kv.Status{}, fromStatus(err)
+		return kv.Status{}, err
 	}
 	h := c.header(r.Header)
 	st := kv.Status{
@@ -146,7 +146,7 @@ func (c *Client) MoveLeader(ctx context.Context, to kv.MemberID) error {
 		if err == nil {
 			return nil
 		}
-		if err = fromStatus(err); last == nil || !errors.Is(err, kv.ErrNotLeader) {
+		if last == nil || !errors.Is(err, kv.ErrNotLeader) {
 			last = err
 		}
 	}

@@ -3,13 +3,17 @@ package client
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"math"
 	"net"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
@@ -32,6 +36,11 @@ type endpoint struct {
 	calls   atomic.Int64
 	answers atomic.Uint64
 
+	// refused is why the last attempt to connect failed, and missed what the
+	// last call said that found no connection. Both are nil when it worked.
+	refused atomic.Pointer[error]
+	missed  atomic.Pointer[string]
+
 	// conn is replaced when it stalls, under mu.
 	mu     sync.Mutex
 	closed bool
@@ -45,9 +54,9 @@ func newEndpoint(address string, cfg *Config) (*endpoint, error) {
 	}
 	e := &endpoint{address: address}
 	e.dial = func() (*grpc.ClientConn, error) {
-		return grpc.NewClient("passthrough:///"+target,
+		return grpc.NewClient("passthrough:///"+strings.ReplaceAll(target, "%", "%25"), // a zone has it, and this is a URL
 			grpc.WithTransportCredentials(security),
-			grpc.WithContextDialer(dial),
+			grpc.WithContextDialer(e.connect),
 			grpc.WithSharedWriteBuffer(true),
 			grpc.WithNoProxy(),
 			grpc.WithDisableServiceConfig(),
@@ -70,6 +79,9 @@ func newEndpoint(address string, cfg *Config) (*endpoint, error) {
 
 // parseEndpoint gives what to dial and how it is secured.
 func parseEndpoint(address string, config *tls.Config) (target string, _ credentials.TransportCredentials, err error) {
+	if strings.ContainsFunc(address, func(r rune) bool { return unicode.IsControl(r) || r == utf8.RuneError }) {
+		return "", nil, kv.Errorf(kv.InvalidArgument, "endpoint %q has a character that no address has; write it as 127.0.0.1:2379", address)
+	}
 	scheme, rest, ok := strings.Cut(address, "://")
 	if !ok {
 		scheme, rest = "http", address
@@ -80,14 +92,17 @@ func parseEndpoint(address string, config *tls.Config) (target string, _ credent
 	rest = strings.TrimSuffix(rest, "/")
 	switch scheme {
 	case "unix":
+		if rest == "" {
+			return "", nil, kv.Errorf(kv.InvalidArgument, "endpoint %q names no socket; write it as unix:///path", address)
+		}
 		return "unix://" + rest, insecure.NewCredentials(), nil
 	case "http", "https":
 	default:
 		return "", nil, kv.Errorf(kv.InvalidArgument, "endpoint %q has an unknown scheme; use host:port, http, https or unix", address)
 	}
 	host, port, err := net.SplitHostPort(rest)
-	if err != nil || port == "" {
-		return "", nil, kv.Errorf(kv.InvalidArgument, "endpoint %q is not host:port", address)
+	if number, perr := strconv.ParseUint(port, 10, 16); err != nil || perr != nil || number == 0 || strings.ContainsAny(host, "/?#@\"\\ ") {
+		return "", nil, kv.Errorf(kv.InvalidArgument, "endpoint %q is not host:port; write it as 127.0.0.1:2379", address)
 	}
 	if scheme == "http" {
 		return rest, insecure.NewCredentials(), nil
@@ -99,6 +114,36 @@ func parseEndpoint(address string, config *tls.Config) (target string, _ credent
 		config.ServerName = host
 	}
 	return rest, credentials.NewTLS(config), nil
+}
+
+// miss is the error of a call for which there was no connection, because of err.
+func (e *endpoint) miss(err error) error {
+	why := strings.TrimPrefix(err.Error(), "connection lost: ")
+	refused := e.refused.Load()
+	switch {
+	case refused != nil:
+		why = (*refused).Error()
+		if op := (*net.OpError)(nil); errors.As(*refused, &op) {
+			why = op.Err.Error() // without the address, which comes anyway
+		}
+	case errors.Is(err, kv.ErrTimeout):
+		why = "no connection in time"
+	}
+	why = e.address + ": " + why
+	e.missed.Store(&why)
+	return &kv.Error{Code: kv.Unavailable, Message: "nothing was done: " + why, Err: errNotSent}
+}
+
+// connect dials, and keeps why it failed.
+func (e *endpoint) connect(ctx context.Context, target string) (net.Conn, error) {
+	conn, err := dial(ctx, target)
+	switch {
+	case err == nil:
+		e.refused.Store(nil)
+	case !errors.Is(err, context.Canceled):
+		e.refused.Store(&err)
+	}
+	return conn, err
 }
 
 func dial(ctx context.Context, target string) (net.Conn, error) {

@@ -1,66 +1,91 @@
-package client
+package client_test
 
 import (
-	"crypto/tls"
+	"context"
+	"errors"
+	"net"
+	"strings"
 	"testing"
+	"time"
 
-	"google.golang.org/protobuf/encoding/protowire"
-
-	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"github.com/concord-kv/concord/client"
+	"github.com/concord-kv/concord/kv"
 )
 
-func TestParseEndpoint(t *testing.T) {
-	for _, c := range []struct {
-		address string
-		tls     *tls.Config
-		target  string
-		secure  bool
-	}{
-		{"h:1", nil, "h:1", false},
-		{"h:1", new(tls.Config), "h:1", true},
-		{"http://h:1/", new(tls.Config), "h:1", false},
-		{"https://h:1", nil, "h:1", true},
-		{"[::1]:1", nil, "[::1]:1", false},
-		{"unix:///a/b", nil, "unix:///a/b", false},
+func TestMalformedEndpointsAreRefused(t *testing.T) {
+	for _, endpoint := range []string{
+		"", "nonsense", "a:", ":", "a:b", "a:0", "a:70000", "ftp://a:1", "http://", "http://a", "http://a:1/path",
+		"user@a:1", "a:1\n", "a:1\nb:2", "a b:1", "\x00a:1", "\xffa:1", "unix://", "[::1:1", "::1:1",
 	} {
-		target, security, err := parseEndpoint(c.address, c.tls)
-		if err != nil || target != c.target || (security.Info().SecurityProtocol == "tls") != c.secure {
-			t.Errorf("%s: %s, %v, %v", c.address, target, security, err)
+		c, err := client.New(client.Config{Endpoints: []string{endpoint}})
+		if err == nil {
+			t.Errorf("%q is accepted", endpoint)
+			if err := c.Close(); err != nil {
+				t.Error(err)
+			}
+			continue
+		}
+		if kv.CodeOf(err) != kv.InvalidArgument || strings.Contains(err.Error(), "\n") || !strings.Contains(err.Error(), "write it as") && !strings.Contains(err.Error(), "use ") {
+			t.Errorf("%q: code %v, %v", endpoint, kv.CodeOf(err), err)
 		}
 	}
-	for _, bad := range []string{"", "h", "h:", "ftp://h:1", "http://h"} {
-		if _, _, err := parseEndpoint(bad, nil); err == nil {
-			t.Errorf("%q was taken", bad)
+	for _, endpoint := range []string{"a:1", ":1", "[::1]:1", "[fe80::1%eth0]:1", "http://a:1/", "https://a:1", "unix:///s"} {
+		c, err := client.New(client.Config{Endpoints: []string{endpoint}})
+		if err != nil {
+			t.Errorf("%q: %v", endpoint, err)
+			continue
+		}
+		if err := c.Close(); err != nil {
+			t.Error(err)
 		}
 	}
 }
 
-func FuzzField(f *testing.F) {
-	f.Add([]byte{}, uint64(1))
-	f.Add(appendVarint(nil, fieldLeft, 5), uint64(7))
-	f.Add([]byte{0xca, 0x3e, 0xff}, uint64(0))
-	f.Fuzz(func(t *testing.T, b []byte, v uint64) {
-		m := new(pb.ResponseHeader)
-		setUnknown(m, b)
-		field(m, fieldTTL)
-		content(m, fieldStatus)
-		// What is well formed is found behind what else is.
-		if protowireValid(b) {
-			setUnknown(m, appendVarint(b[:len(b):len(b)], fieldTTL, v))
-			if got, ok := field(m, fieldTTL); !ok || got != v {
-				t.Fatalf("got %d, %v; want %d", got, ok, v)
+// Where nobody listens, the error names each endpoint and why, and says that
+// nothing was done, whoever set the time limit.
+func TestNobodyListensIsSaidByName(t *testing.T) {
+	var endpoints []string
+	for range 2 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		endpoints = append(endpoints, l.Addr().String())
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c, err := client.New(client.Config{Endpoints: endpoints, Timeout: 300 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	check := func(err error) {
+		t.Helper()
+		if kv.CodeOf(err) != kv.Unavailable || errors.Is(err, kv.ErrUnavailable) {
+			t.Errorf("code %v: %v", kv.CodeOf(err), err)
+			return
+		}
+		for _, want := range append(endpoints, "refused", "nothing was done") {
+			if !strings.Contains(err.Error(), want) {
+				t.Errorf("the error does not name %q: %v", want, err)
 			}
 		}
-	})
-}
-
-func protowireValid(b []byte) bool {
-	for len(b) > 0 {
-		_, _, n := protowire.ConsumeField(b)
-		if n < 0 {
-			return false
-		}
-		b = b[n:]
 	}
-	return true
+	_, err = kv.Get(t.Context(), c, "a", kv.Strong)
+	check(err)
+	_, err = kv.Put(t.Context(), c, "a", "b")
+	check(err)
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	_, err = kv.Put(ctx, c, "a", "b")
+	check(err)
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("the caller's time limit is not visible: %v", err)
+	}
+	canceled, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err = kv.Put(canceled, c, "a", "b"); !errors.Is(err, context.Canceled) {
+		t.Errorf("the caller's end is not visible: %v", err)
+	}
 }
