@@ -136,9 +136,9 @@ func (c *cursor) follow(ctx context.Context) error {
 		case <-c.req.ProgressRequests:
 			mark = true
 		}
-		// The revision is read before the wake-ups are taken: a change up to
-		// it has woken this watcher by now.
-		rev := c.revision()
+		// Read before the wake-ups are taken: all changes up to it have woken
+		// this watcher by now.
+		rev := c.node.machine.Settled()
 		more, err := c.drain()
 		if more && err == nil && mark {
 			c.seen = max(rev, c.seen)
@@ -151,12 +151,6 @@ func (c *cursor) follow(ctx context.Context) error {
 			idle.Reset(c.req.Progress)
 		}
 	}
-}
-
-func (c *cursor) revision() kv.Revision {
-	view := c.node.machine.View()
-	defer view.Close()
-	return view.Header().Revision
 }
 
 // drain yields the revisions that woke the watcher.

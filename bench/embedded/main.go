@@ -178,9 +178,15 @@ type writers struct {
 }
 
 type writer struct {
-	last      map[int64]uint64 // key number to the stamp written last
+	// stamps holds what was written last to each of the writer's keys: to all
+	// for overwrites, to the first ones for inserts.
+	stamps    []uint64
+	keys      [][]byte
 	latencies []time.Duration
 }
+
+// checkedInserts is how many of its inserts a writer reads back.
+const checkedInserts = 64
 
 func newWriters(s store, l load) *writers {
 	return &writers{store: s, load: l, mine: make([]writer, l.writers)}
@@ -213,16 +219,21 @@ func (w *writers) run(ctx context.Context, d time.Duration) (int64, error) {
 
 func (w *writers) write(ctx context.Context, i int, stop *atomic.Bool) (n int64, err error) {
 	me := &w.mine[i]
-	me.last = map[int64]uint64{}
+	per := max(1, w.load.keys/len(w.mine))
+	if w.load.insert {
+		per = checkedInserts
+	}
+	me.stamps = make([]uint64, per)
+	for j := range per {
+		me.keys = append(me.keys, keyOf(w.number(i, int64(j), per)))
+	}
 	value := make([]byte, w.load.value)
-	var key []byte
 	for !stop.Load() {
-		number := int64(i) + n*int64(len(w.mine))
-		if !w.load.insert {
-			per := max(1, int64(w.load.keys/len(w.mine)))
-			number = int64(i)*per + n%per
+		slot := int(n % int64(per))
+		key := me.keys[slot]
+		if w.load.insert && n >= int64(per) {
+			key, slot = keyOf(w.number(i, n, per)), -1
 		}
-		key = fmt.Appendf(key[:0], "key/%012d", number)
 		binary.LittleEndian.PutUint64(value, uint64(n)+1)
 		start := time.Now()
 		if err := w.store.Put(ctx, key, value); err != nil {
@@ -231,29 +242,41 @@ func (w *writers) write(ctx context.Context, i int, stop *atomic.Bool) (n int64,
 		if n%16 == 0 {
 			me.latencies = append(me.latencies, time.Since(start))
 		}
-		if len(me.last) < 64 || !w.load.insert {
-			me.last[number] = uint64(n) + 1
+		if slot >= 0 {
+			me.stamps[slot] = uint64(n) + 1
 		}
 		n++
 	}
 	return n, nil
 }
 
+// number is the key that writer i puts as its n-th.
+func (w *writers) number(i int, n int64, per int) int64 {
+	if w.load.insert {
+		return int64(i) + n*int64(len(w.mine))
+	}
+	return int64(i)*int64(per) + n
+}
+
 // verify reads back what each writer wrote last.
 func (w *writers) verify(ctx context.Context) error {
 	checked := 0
 	for i := range w.mine {
-		for number, stamp := range w.mine[i].last {
+		for slot, stamp := range w.mine[i].stamps {
+			if stamp == 0 {
+				continue
+			}
 			if checked++; checked > 20_000 {
 				return nil
 			}
-			value, err := w.store.Get(ctx, keyOf(number))
+			key := w.mine[i].keys[slot]
+			value, err := w.store.Get(ctx, key)
 			if err != nil {
-				return fmt.Errorf("read back %s: %w", keyOf(number), err)
+				return fmt.Errorf("read back %s: %w", key, err)
 			}
 			want := binary.LittleEndian.AppendUint64(nil, stamp)
 			if len(value) != w.load.value || !bytes.Equal(value[:8], want) {
-				return fmt.Errorf("read back %s: it holds another value than the one acknowledged last", keyOf(number))
+				return fmt.Errorf("read back %s: it holds another value than the one acknowledged last", key)
 			}
 		}
 	}

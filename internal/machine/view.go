@@ -45,6 +45,13 @@ func (m *Machine) Watch(key, end []byte) (w *mvcc.Watcher, replaced <-chan struc
 	return m.store.Hub().Register(key, end), m.replaced
 }
 
+// Settled returns the revision up to which all watchers have been woken.
+func (m *Machine) Settled() kv.Revision {
+	m.swap.RLock()
+	defer m.swap.RUnlock()
+	return m.store.Hub().Settled()
+}
+
 // Close lets the view go.
 func (v View) Close() { v.keys.Close() }
 

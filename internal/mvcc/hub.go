@@ -17,6 +17,8 @@ const rememberedRevisions = 16
 type Hub struct {
 	s      *Store
 	active atomic.Int64 // watchers
+	// settled is the revision up to which all watchers have been woken.
+	settled atomic.Int64
 
 	mu     sync.Mutex
 	keys   map[string]*watchers
@@ -73,6 +75,11 @@ func (h *Hub) Register(key, end []byte) *Watcher {
 	w.in.list = append(w.in.list, w)
 	return w
 }
+
+// Settled returns a revision up to which every watcher has been woken, if it was
+// registered before: with nothing to Take after this call, a watcher has seen all
+// changes up to there. (The current revision may be one ahead of it.)
+func (h *Hub) Settled() kv.Revision { return kv.Revision(h.settled.Load()) }
 
 // Close ends the registration. C is not closed.
 func (w *Watcher) Close() {

@@ -178,3 +178,34 @@ func BenchmarkWatchedPut(b *testing.B) {
 		})
 	}
 }
+
+// With nothing to take, a watcher has seen every change up to Settled: the
+// writer must not let a mark overtake a change that it has not woken for yet.
+func TestSettledNeverOvertakesAWake(t *testing.T) {
+	s := New(Options{})
+	defer s.Close()
+	w := s.Hub().Register([]byte("k"), nil)
+	defer w.Close()
+	const puts = 20_000
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range puts {
+			tx := s.Begin()
+			tx.Put([]byte("k"), []byte("v"), 0, 0)
+			tx.Commit()
+		}
+	}()
+	var seen kv.Revision = 1
+	for seen < puts+1 {
+		settled := s.Hub().Settled()
+		revs, _ := w.Take(nil)
+		if len(revs) > 0 {
+			seen = max(seen, revs[len(revs)-1])
+		}
+		if seen < settled {
+			t.Fatalf("settled at %d, woken up to %d", settled, seen)
+		}
+	}
+	<-done
+}

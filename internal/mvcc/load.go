@@ -341,6 +341,7 @@ func (l *loader) finish() error {
 	s.compacted.Store(int64(l.compacted))
 	s.compact = compaction{next: max(l.compacted, 1), target: l.compacted, edge: l.compacted}
 	s.rev.Store(int64(l.rev))
+	s.hub.settled.Store(int64(l.rev))
 	return nil
 }
 

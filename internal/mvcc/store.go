@@ -61,6 +61,7 @@ func New(o Options) *Store {
 	s.hub = newHub(s)
 	s.tx.s = s
 	s.rev.Store(1)
+	s.hub.settled.Store(1)
 	s.compact.next = 1
 	return s
 }

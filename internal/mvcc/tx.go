@@ -220,6 +220,7 @@ func (t *Tx) Commit() kv.Revision {
 	s.rev.Store(int64(rev))
 	// Published first: a watcher that registers in between sees rev in its view.
 	s.hub.committed(rev, t.touched)
+	s.hub.settled.Store(int64(rev))
 	t.touched = t.touched[:0]
 	if cap(t.touched) > 1<<16 {
 		t.touched = nil
