@@ -114,3 +114,56 @@ func TestRejoinReplacesADamagedMember(t *testing.T) {
 		t.Fatalf("%d members", n)
 	}
 }
+
+// Leader reads are switched by a replicated setting, and hold over a restart.
+func TestLeaderReadsFollowTheSetting(t *testing.T) {
+	c := newTestCluster(t, 3)
+	c.openAll()
+	ctx := t.Context()
+	leases := func() int {
+		n := 0
+		for _, node := range c.nodes {
+			if node.replica.LeaderRead() {
+				n++
+			}
+		}
+		return n
+	}
+	wait := func(want int) {
+		t.Helper()
+		c.waitFor(func() error {
+			if n := leases(); n != want {
+				return fmt.Errorf("%d members hold a read lease, want %d", n, want)
+			}
+			return nil
+		})
+	}
+	if leases() != 0 {
+		t.Fatal("a read lease without the setting")
+	}
+	s := c.nodes[1].Settings()
+	s.LeaderReads = true
+	if err := c.nodes[1].SetSettings(ctx, s); err != nil {
+		t.Fatal(err)
+	}
+	wait(1)
+	for i, node := range c.nodes {
+		if _, err := node.Put(ctx, "k", fmt.Sprint(i)); err != nil {
+			t.Fatal(err)
+		}
+		k, err := node.Get(ctx, "k", kv.Leader)
+		if err != nil || string(k.Value) != fmt.Sprint(i) {
+			t.Fatalf("leader read on member %d: %q, %v", i, k.Value, err)
+		}
+	}
+	for i := range c.nodes {
+		c.close(i)
+	}
+	c.openAll()
+	wait(1)
+	s.LeaderReads = false
+	if err := c.nodes[0].SetSettings(ctx, s); err != nil {
+		t.Fatal(err)
+	}
+	wait(0)
+}

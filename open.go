@@ -75,7 +75,7 @@ func openMember(ctx context.Context, cfg config) (_ *Node, err error) {
 	if err := n.openStore(id); err != nil {
 		return nil, err
 	}
-	loops := append(n.duties(), n.replica.Run, n.announce, n.settle)
+	loops := append(n.duties(), n.replica.Run, n.announce, n.settle, n.followSettings(id))
 	if n.transport != nil {
 		if err := n.tellOfCluster(id, peers); err != nil {
 			return nil, err
@@ -166,6 +166,7 @@ func (n *Node) openStore(id memberfile.File) error {
 		Options: replica.Options{
 			Heartbeat: n.cfg.heartbeat, Election: n.cfg.election,
 			SnapshotBytes: n.cfg.snapshot, MaxCommandBytes: n.maxCommand(),
+			ReadLease: id.ReadLease,
 		},
 		Logger: n.log,
 	}

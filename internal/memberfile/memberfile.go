@@ -38,6 +38,9 @@ type File struct {
 	// Incarnation counts the starts of the member. One that falls shows that
 	// the directory is an older copy.
 	Incarnation uint64 `json:"incarnation"`
+	// ReadLease tells that the member may have promised, in its last life, not
+	// to elect a leader for a while.
+	ReadLease bool `json:"read_lease,omitempty"`
 	// Founding is what the founding protocol must not forget, in its own
 	// encoding; empty when it was never run.
 	Founding json.RawMessage `json:"founding,omitempty"`

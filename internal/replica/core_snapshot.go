@@ -22,6 +22,8 @@ func (c *Core) stepSnapshot(in Input) {
 		if err := c.snapshotReceived(in.Peer, in.Payload, in.Snapshot); err != nil {
 			c.out.Rejected = append(c.out.Rejected, Rejected{in.Peer, err})
 		}
+	case InputReadLease:
+		c.opt.ReadLease = in.OK
 	default:
 		panic(fmt.Sprintf("replica: unknown input %d", in.Kind))
 	}

@@ -52,6 +52,10 @@ const (
 	// InputSnapshotReceived: a snapshot came from Peer with the header
 	// Payload, and is durable and verified on this member.
 	InputSnapshotReceived
+	// InputReadLease: take part in leader leases from now on if OK, and no more
+	// if not; at the start Options.ReadLease says it. A promise that was made
+	// is kept.
+	InputReadLease
 )
 
 // Input is one thing that happens to a [Core]. Which fields count depends on

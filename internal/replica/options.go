@@ -20,7 +20,9 @@ type Options struct {
 	NoLeaderTimeout time.Duration
 	// ReadLease switches leader leases on: Replica.LeaderRead may then answer
 	// true. It trusts that clocks of members drift apart by less than an
-	// eighth. Members that have it off do not count towards a lease.
+	// eighth. Members that have it off do not count towards a lease. It must be
+	// set if it may have been on at the end of the member's last life, because
+	// a promise may still run; Replica.SetReadLease changes it later.
 	ReadLease bool
 	// MaxWaiting bounds the calls that wait on this member; default 65,536.
 	MaxWaiting int

@@ -229,11 +229,16 @@ func (r *Replica) ReadIndex(ctx context.Context) error {
 
 // LeaderRead reports that this member holds the read lease now and has applied
 // all that is committed: a read of the machine that starts after this call is
-// linearizable. Always false unless Options.ReadLease is set.
+// linearizable. Always false while leases are off.
 func (r *Replica) LeaderRead() bool {
 	s := r.state.Load()
 	return s.LeaseUntil != 0 && r.progress.applied.Load() >= s.Commit && r.cfg.Now() < s.LeaseUntil
 }
+
+// SetReadLease switches leader leases on or off on this member, see
+// Options.ReadLease. Before it is switched on, that must be remembered for the
+// next start.
+func (r *Replica) SetReadLease(on bool) { r.inbox.put(Input{Kind: InputReadLease, OK: on}) }
 
 // WaitApplied returns once this member has applied index.
 func (r *Replica) WaitApplied(ctx context.Context, index uint64) error {
