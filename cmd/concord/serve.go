@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -31,8 +34,8 @@ type serveSettings struct {
 	Rejoin          bool          `set:"rejoin" usage:"set a damaged data directory aside and join again as a new member"`
 	Heartbeat       time.Duration `set:"heartbeat-interval" usage:"how often a leader is heard"`
 	ElectionTimeout time.Duration `set:"election-timeout" usage:"silence after which a member campaigns"`
-	MaxRequestBytes int64         `set:"max-request-bytes" usage:"keys and values of one request"`
-	MaxKeyBytes     int           `set:"max-key-bytes" usage:"longest key, at most 65536"`
+	MaxRequestBytes byteSize      `set:"max-request-bytes" usage:"keys and values of one request, as 67108864 or 64MiB"`
+	MaxKeyBytes     byteSize      `set:"max-key-bytes" usage:"longest key, at most 64KiB"`
 	MaxTxnOps       int           `set:"max-txn-ops" usage:"comparisons, and operations a branch, of one transaction"`
 	LogLevel        string        `set:"log-level" usage:"debug, info, warn or error"`
 	LogFormat       string        `set:"log-format" usage:"text or json"`
@@ -92,7 +95,11 @@ func runServe(ctx context.Context, g *globals, s serveSettings) error {
 	opts = append(opts, concord.ClientAddrs(clients.Addr().String()))
 	node, err := concord.Open(ctx, s.DataDir, opts...)
 	if err != nil {
-		return errors.Join(err, clients.Close())
+		err = errors.Join(err, clients.Close())
+		if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+			return nil // interrupted while it waited for the others
+		}
+		return err
 	}
 	fmt.Fprintf(g.std.err, "member %s serves clients at %s, data in %s\n", s.Name, clients.Addr(), s.DataDir)
 	return serveNode(ctx, node, server.Config{
@@ -106,6 +113,7 @@ func serveNode(ctx context.Context, node *concord.Node, cfg server.Config) error
 	if err != nil {
 		return errors.Join(err, node.Close())
 	}
+	defer spareCollections()()
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return srv.Run(ctx) })
 	group.Go(func() error {
@@ -126,6 +134,9 @@ func serveNode(ctx context.Context, node *concord.Node, cfg server.Config) error
 // check tells what is wrong with the settings, and fills those that depend on
 // others.
 func (s *serveSettings) check() error {
+	if s.Name == "" || strings.ContainsAny(s.Name, "/\\=,\x00") || s.Name == "." || s.Name == ".." {
+		return usagef("--name %q is no name; use letters, digits and dashes", s.Name)
+	}
 	switch s.Env {
 	case "dev":
 		if s.DataDir == "" {
@@ -138,21 +149,54 @@ func (s *serveSettings) check() error {
 	default:
 		return usagef("--env %q is unknown; use dev or prod", s.Env)
 	}
-	if s.Name == "" {
-		return usagef("--name is empty; give this member a name")
+	if s.Env == "prod" && s.Insecure {
+		return usagef("--env prod is never --insecure, and this release has no authentication; listen on loopback, or use --env dev where the network is trusted")
 	}
-	addrs := []struct{ flag, addr string }{{"client-addr", s.ClientAddr}}
-	if s.PeerAddr != "" {
-		addrs = append(addrs, struct{ flag, addr string }{"peer-addr", s.PeerAddr})
+	if s.MaxKeyBytes < 1 || s.MaxKeyBytes > 64<<10 {
+		return usagef("--max-key-bytes %s is out of range; use 1 to 64KiB", s.MaxKeyBytes)
 	}
-	for _, a := range addrs {
-		host, _, err := net.SplitHostPort(a.addr)
-		if err != nil {
-			return usagef("--%s %q is no HOST:PORT", a.flag, a.addr)
+	if s.MaxRequestBytes < 1 || s.MaxRequestBytes > 1<<30 {
+		return usagef("--max-request-bytes %s is out of range; use 1 to 1GiB", s.MaxRequestBytes)
+	}
+	if s.MaxTxnOps < 1 {
+		return usagef("--max-txn-ops %d is out of range; use 1 or more", s.MaxTxnOps)
+	}
+	return s.checkAddrs()
+}
+
+// checkAddrs tells which address is wrong, or open to others than this machine.
+func (s *serveSettings) checkAddrs() error {
+	if err := s.checkAddr("--client-addr", s.ClientAddr); err != nil {
+		return err
+	}
+	if len(s.Peers) == 0 {
+		if s.PeerAddr != "" {
+			return usagef("--peer-addr is of no use without --peers; name all members there")
 		}
-		if !s.Insecure && !isLoopback(host) {
-			return usagef("--%s %s is open to the network and there is no authentication; use a loopback address, or say --insecure if the network is trusted", a.flag, a.addr)
-		}
+		return nil
+	}
+	peers, err := parsePeers(s.Peers)
+	if err != nil {
+		return err
+	}
+	own, ok := peers[s.Name]
+	if !ok {
+		return usagef("--name %s is not among --peers, which name %s; they must name this member too",
+			s.Name, strings.Join(slices.Sorted(maps.Keys(peers)), ", "))
+	}
+	if s.PeerAddr == "" {
+		s.PeerAddr = own
+	}
+	return s.checkAddr("--peer-addr", s.PeerAddr)
+}
+
+func (s *serveSettings) checkAddr(flag, addr string) error {
+	host, port, err := net.SplitHostPort(addr)
+	if _, perr := strconv.ParseUint(port, 10, 16); err != nil || perr != nil {
+		return usagef("%s %q is no HOST:PORT; write it as 127.0.0.1:2379", flag, addr)
+	}
+	if !s.Insecure && !isLoopback(host) {
+		return usagef("%s %s is open to the network and there is no authentication; use a loopback address, or say --insecure if the network is trusted", flag, addr)
 	}
 	return nil
 }
@@ -163,7 +207,7 @@ func isLoopback(host string) bool {
 }
 
 func (s *serveSettings) limits() kv.Limits {
-	return kv.Limits{KeyBytes: s.MaxKeyBytes, RequestBytes: s.MaxRequestBytes, Ops: s.MaxTxnOps}
+	return kv.Limits{KeyBytes: int(s.MaxKeyBytes), RequestBytes: int64(s.MaxRequestBytes), Ops: s.MaxTxnOps}
 }
 
 func (s *serveSettings) nodeOptions(log *slog.Logger) ([]concord.Option, error) {
@@ -181,22 +225,16 @@ func (s *serveSettings) nodeOptions(log *slog.Logger) ([]concord.Option, error) 
 	if err != nil {
 		return nil, err
 	}
-	own, ok := peers[s.Name]
-	if !ok {
-		return nil, usagef("--name %s is not among --peers; they must name this member too", s.Name)
-	}
-	if s.PeerAddr == "" {
-		s.PeerAddr = own
-	}
 	return append(opts, concord.Peers(s.PeerAddr, peers)), nil
 }
 
 func parsePeers(list []string) (map[string]string, error) {
 	peers := map[string]string{}
 	for _, item := range list {
-		name, addr, ok := strings.Cut(item, "=")
-		if _, _, err := net.SplitHostPort(addr); !ok || name == "" || err != nil {
-			return nil, usagef("--peers item %q is no NAME=HOST:PORT", item)
+		name, addr, ok := strings.Cut(strings.TrimSpace(item), "=")
+		host, port, err := net.SplitHostPort(addr)
+		if number, perr := strconv.ParseUint(port, 10, 16); !ok || name == "" || err != nil || perr != nil || host == "" || number == 0 {
+			return nil, usagef("--peers item %q is no NAME=HOST:PORT; write it as n1=127.0.0.1:2380", item)
 		}
 		if peers[name] != "" {
 			return nil, usagef("--peers names %s twice", name)
