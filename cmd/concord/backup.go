@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/concord-kv/concord/internal/backup"
-	"github.com/concord-kv/concord/internal/vfs"
 	"github.com/concord-kv/concord/kv"
 )
 
@@ -54,7 +53,7 @@ func runBackupCreate(ctx context.Context, g *globals, file string) error {
 		return write(g.std.out)
 	}
 	started := time.Now()
-	meta, err := backup.Save(vfs.OS(), file, write)
+	meta, err := backup.Save(file, write)
 	if err != nil {
 		return fmt.Errorf("create backup: %w", err)
 	}
@@ -73,7 +72,7 @@ func newBackupVerifyCommand(g *globals) *cobra.Command {
 		if err := g.checkOutput("value", "json"); err != nil {
 			return err
 		}
-		meta, err := backup.VerifyFile(vfs.OS(), args[0])
+		meta, err := backup.VerifyFile(args[0])
 		if err != nil {
 			return &hintedError{err, "This file must not be restored; take another backup."}
 		}
@@ -92,8 +91,8 @@ func newBackupVerifyCommand(g *globals) *cobra.Command {
 
 // restoreOptions say what cluster a backup becomes.
 type restoreOptions struct {
-	dataDir, name, cluster string
-	peers                  []string
+	dataDir, name string
+	peers         []string
 }
 
 func newBackupRestoreCommand(g *globals) *cobra.Command {
@@ -142,7 +141,7 @@ func runBackupRestore(g *globals, opts restoreOptions, file string) error {
 	if err != nil {
 		return fmt.Errorf("restore: %w", err)
 	}
-	made, err := backup.Restore(vfs.OS(), dir, io.TeeReader(f, bar), backup.Plan{Members: []kv.Member{self}})
+	made, err := backup.Restore(dir, io.TeeReader(f, bar), backup.Plan{Members: []kv.Member{self}})
 	if err != nil {
 		return fmt.Errorf("restore: %w", err)
 	}
@@ -172,7 +171,7 @@ func newCheckCommand(g *globals) *cobra.Command {
 		if err := g.checkOutput("value", "json"); err != nil {
 			return err
 		}
-		report, err := backup.Check(vfs.OS(), dir)
+		report, err := backup.Check(dir)
 		if perr := g.printCheck(dir, &report, err); perr != nil {
 			return perr
 		}

@@ -77,8 +77,8 @@ func Verify(r io.Reader) (snap.Meta, error) {
 }
 
 // VerifyFile verifies the backup at path.
-func VerifyFile(fsys vfs.FS, path string) (snap.Meta, error) {
-	f, err := fsys.OpenFile(path, os.O_RDONLY)
+func VerifyFile(path string) (snap.Meta, error) {
+	f, err := vfs.OS().OpenFile(path, os.O_RDONLY)
 	if err != nil {
 		return snap.Meta{}, fmt.Errorf("open backup: %w", err)
 	}
@@ -110,7 +110,8 @@ func reading(f vfs.File) (io.Reader, error) {
 // Save keeps the backup that write writes as the file path, which must not
 // exist. The file gets its name only when it is complete, verified and durable;
 // its mode is 0600.
-func Save(fsys vfs.FS, path string, write func(io.Writer) error) (m snap.Meta, err error) {
+func Save(path string, write func(io.Writer) error) (m snap.Meta, err error) {
+	fsys := vfs.OS()
 	if f, err := fsys.OpenFile(path, os.O_RDONLY); !errors.Is(err, fs.ErrNotExist) {
 		if err == nil {
 			err = errors.Join(fmt.Errorf("%s: %w; choose another name", path, fs.ErrExist), f.Close())

@@ -139,7 +139,7 @@ func (n *member) get(t testing.TB, key string) kv.KeyValue {
 func restored(t testing.TB, from []byte) (dir string, r Restored) {
 	t.Helper()
 	dir = filepath.Join(t.TempDir(), "data")
-	r, err := Restore(vfs.OS(), dir, bytes.NewReader(from), Plan{})
+	r, err := Restore(dir, bytes.NewReader(from), Plan{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -181,7 +181,7 @@ func TestBackupOfARunningMember(t *testing.T) {
 	n.put(t, "b", "2", 0)
 	n.put(t, "a", "3", 5)
 	path := filepath.Join(t.TempDir(), "backup.snap")
-	m, err := Save(vfs.OS(), path, func(w io.Writer) error {
+	m, err := Save(path, func(w io.Writer) error {
 		_, err := Create(t.Context(), w, n)
 		return err
 	})
@@ -190,13 +190,13 @@ func TestBackupOfARunningMember(t *testing.T) {
 	}
 	n.put(t, "a", "after the backup", 0)
 	old := n.get(t, "b")
-	if got, err := VerifyFile(vfs.OS(), path); err != nil || got.Index != m.Index || got.Hash != m.Hash {
+	if got, err := VerifyFile(path); err != nil || got.Index != m.Index || got.Hash != m.Hash {
 		t.Errorf("verify: %+v, %v", got, err)
 	}
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("mode %v, %v", info.Mode(), err)
 	}
-	if _, err := Save(vfs.OS(), path, nil); !errors.Is(err, fs.ErrExist) {
+	if _, err := Save(path, nil); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("saved over a backup: %v", err)
 	}
 	b, err := os.ReadFile(path)
@@ -264,7 +264,7 @@ func TestRestoreIsAllOrNothing(t *testing.T) {
 		"longer":  append(bytes.Clone(good), 0),
 		"empty":   nil,
 	} {
-		if _, err := Restore(vfs.OS(), dir, bytes.NewReader(bad), Plan{}); err == nil {
+		if _, err := Restore(dir, bytes.NewReader(bad), Plan{}); err == nil {
 			t.Errorf("%s: restored", name)
 		}
 		if left, err := os.ReadDir(parent); err != nil || len(left) > 0 {
@@ -282,7 +282,7 @@ func TestRestoreIsAllOrNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	members := []kv.Member{{ID: 1, Name: "a"}, {ID: 2, Name: "b"}}
-	if _, err := Restore(vfs.OS(), dir, bytes.NewReader(good), Plan{Cluster: 9, Members: members, Self: 1}); err != nil {
+	if _, err := Restore(dir, bytes.NewReader(good), Plan{Cluster: 9, Members: members, Self: 1}); err != nil {
 		t.Fatal(err)
 	}
 	if f, err := memberfile.Load(vfs.OS(), dir); err != nil || f.ID != 2 || f.Name != "b" || f.Cluster != 9 {
@@ -291,11 +291,11 @@ func TestRestoreIsAllOrNothing(t *testing.T) {
 	if left, _ := os.ReadDir(parent); len(left) != 1 {
 		t.Errorf("left %v", left)
 	}
-	if _, err := Restore(vfs.OS(), dir, bytes.NewReader(good), Plan{}); err == nil || !strings.Contains(err.Error(), "not empty") {
+	if _, err := Restore(dir, bytes.NewReader(good), Plan{}); err == nil || !strings.Contains(err.Error(), "not empty") {
 		t.Errorf("restored over a directory: %v", err)
 	}
 	for _, p := range []Plan{{Members: members}, {Cluster: 1, Members: members, Self: 2}, {Cluster: 1, Members: []kv.Member{{ID: 1}, {ID: 1}}}} {
-		if _, err := Restore(vfs.OS(), filepath.Join(parent, "other"), bytes.NewReader(good), p); err == nil {
+		if _, err := Restore(filepath.Join(parent, "other"), bytes.NewReader(good), p); err == nil {
 			t.Errorf("restored %+v", p)
 		}
 	}
@@ -313,7 +313,7 @@ func TestRestoreFailsCleanly(t *testing.T) {
 			return nil
 		}}
 		dir := filepath.Join(t.TempDir(), "data")
-		_, err := Restore(fsys, dir, bytes.NewReader(good), Plan{})
+		_, err := restore(fsys, dir, bytes.NewReader(good), Plan{})
 		_, serr := os.Stat(dir)
 		if n < at {
 			if err != nil || serr != nil || at < 10 {
@@ -322,7 +322,7 @@ func TestRestoreFailsCleanly(t *testing.T) {
 			return
 		}
 		// What is prepared ahead of need may fail unnoticed.
-		if _, cerr := Check(vfs.OS(), dir); err == nil && serr != nil || serr == nil && cerr != nil {
+		if _, cerr := Check(dir); err == nil && serr != nil || serr == nil && cerr != nil {
 			t.Errorf("operation %d failed: restore %v, directory %v, check %v", at, err, serr, cerr)
 		}
 	}
@@ -413,7 +413,7 @@ func tree(t testing.TB, dir string) map[string]string {
 func TestCheck(t *testing.T) {
 	dir, hashes := busy(t)
 	before := tree(t, dir)
-	r, err := Check(vfs.OS(), dir)
+	r, err := Check(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -454,37 +454,37 @@ func TestCheckFindsDamage(t *testing.T) {
 		if err := os.WriteFile(path, bad, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		_, err := Check(vfs.OS(), dir)
+		_, err := Check(dir)
 		var d *DamageError
 		if !errors.As(err, &d) || !strings.Contains(err.Error(), filepath.Base(path)) || d.Next == "" {
 			t.Errorf("%s: %v", path, err)
 		}
 		undo()
 	}
-	if _, err := Check(vfs.OS(), dir); err != nil {
+	if _, err := Check(dir); err != nil {
 		t.Errorf("whole again: %v", err)
 	}
 }
 
 func TestCheckRefuses(t *testing.T) {
-	if _, err := Check(vfs.OS(), filepath.Join(t.TempDir(), "none")); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := Check(filepath.Join(t.TempDir(), "none")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no directory: %v", err)
 	}
 	dir := t.TempDir()
-	if _, err := Check(vfs.OS(), dir); err == nil || !strings.Contains(err.Error(), "not a data directory") {
+	if _, err := Check(dir); err == nil || !strings.Contains(err.Error(), "not a data directory") {
 		t.Errorf("empty: %v", err)
 	}
 	if err := memberfile.Save(vfs.OS(), dir, memberfile.File{ID: 1}); err != nil {
 		t.Fatal(err)
 	}
-	if r, err := Check(vfs.OS(), dir); err != nil || r.Member.ID != 1 {
+	if r, err := Check(dir); err != nil || r.Member.ID != 1 {
 		t.Errorf("not founded yet: %+v, %v", r, err)
 	}
 	l, err := vfs.OS().Lock(filepath.Join(dir, "LOCK"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Check(vfs.OS(), dir); !errors.Is(err, vfs.ErrLocked) {
+	if _, err := Check(dir); !errors.Is(err, vfs.ErrLocked) {
 		t.Errorf("running: %v", err)
 	}
 	if err := l.Close(); err != nil {
@@ -500,7 +500,7 @@ func TestCheckRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	var wrong *memberfile.ClusterError
-	if _, err := Check(vfs.OS(), other); !errors.As(err, &wrong) {
+	if _, err := Check(other); !errors.As(err, &wrong) {
 		t.Errorf("another cluster's: %v", err)
 	}
 }
@@ -512,7 +512,7 @@ func TestCheckOfATornEnd(t *testing.T) {
 	n := start(t, dir)
 	n.put(t, "long", strings.Repeat("x", 10*vfs.SectorSize), 0)
 	n.stop()
-	r, err := Check(vfs.OS(), dir)
+	r, err := Check(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -534,7 +534,7 @@ func TestCheckOfATornEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := tree(t, dir)
-	torn, err := Check(vfs.OS(), dir)
+	torn, err := Check(dir)
 	if err != nil || !torn.Log.Torn || torn.Status.Applied+5 < r.Status.Applied || torn.Status.Applied > r.Status.Applied {
 		t.Errorf("%v: %+v, was %+v", err, torn.Status, r.Status)
 	}

@@ -58,7 +58,8 @@ const (
 // verifies it, replays the log on the newest good snapshot, and changes nothing.
 // It returns the first damage, if there is any; the report has all that could be
 // found out besides. It takes as much memory as the member does.
-func Check(fsys vfs.FS, dir string) (r Report, err error) {
+func Check(dir string) (r Report, err error) {
+	fsys := vfs.OS()
 	unlock, err := lock(fsys, dir)
 	if err != nil {
 		return r, fmt.Errorf("check %s: %w", dir, err)

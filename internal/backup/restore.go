@@ -51,7 +51,11 @@ type Restored struct {
 // dir must not exist or be empty. It is built as dir.tmp, made durable, and
 // then gets its name: after an error, or a crash, there is no dir, or it is
 // complete.
-func Restore(fsys vfs.FS, dir string, backup io.Reader, p Plan) (Restored, error) {
+func Restore(dir string, backup io.Reader, p Plan) (Restored, error) {
+	return restore(vfs.OS(), dir, backup, p)
+}
+
+func restore(fsys vfs.FS, dir string, backup io.Reader, p Plan) (Restored, error) {
 	dir = filepath.Clean(dir)
 	p, err := p.complete()
 	if err == nil {

@@ -45,9 +45,9 @@ var mayImport = map[string][]string{
 	"internal/snap":       {"internal/vfs"},
 	"internal/machine":    {"kv", "internal/mvcc", "internal/lease", "internal/auth"},
 	"internal/replica":    {"internal/wal", "internal/snap", "internal/transport"},
-	"internal/backup":     {"internal/wal", "internal/snap", "internal/machine", "internal/vfs"},
+	"internal/backup":     {"kv", "internal/wal", "internal/snap", "internal/machine", "internal/memberfile", "internal/replica", "internal/vfs"},
 	"client":              {"kv"},
-	".":                   lowerHalf,
+	".":                   append([]string{"internal/backup"}, lowerHalf...),
 	"server":              append([]string{"kv", "internal/telemetry"}, edges...),
 	"cmd/concord":         {".", "server", "client", "kv", "internal/backup"},
 	"concordtest":         {".", "kv"},
@@ -57,7 +57,7 @@ var mayImport = map[string][]string{
 
 // wires are the packages that put others together: they alone may import more
 // than four of ours.
-var wires = []string{".", "server", "cmd/concord", "concordtest", "internal/sim", "internal/chaos"}
+var wires = []string{".", "server", "cmd/concord", "concordtest", "internal/backup", "internal/sim", "internal/chaos"}
 
 // mostImports is how many of our packages another may import.
 const mostImports = 4
