@@ -57,7 +57,6 @@ func newEndpoint(address string, cfg *Config) (*endpoint, error) {
 		return grpc.NewClient("passthrough:///"+strings.ReplaceAll(target, "%", "%25"), // a zone has it, and this is a URL
 			grpc.WithTransportCredentials(security),
 			grpc.WithContextDialer(e.connect),
-			grpc.WithSharedWriteBuffer(true),
 			grpc.WithNoProxy(),
 			grpc.WithDisableServiceConfig(),
 			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(math.MaxInt32), grpc.MaxCallSendMsgSize(math.MaxInt32)),

@@ -72,7 +72,7 @@ func runBenchServer(kind string) error {
 	}
 	fmt.Println(l.Addr())
 	if kind == "echo" {
-		g := grpc.NewServer(grpc.NumStreamWorkers(256), grpc.SharedWriteBuffer(true))
+		g := grpc.NewServer(grpc.NumStreamWorkers(256))
 		pb.RegisterKVServer(g, &echo{})
 		context.AfterFunc(ctx, g.Stop)
 		return g.Serve(l)

@@ -170,7 +170,6 @@ func (s *Server) newGRPC() *grpc.Server {
 	g := grpc.NewServer(
 		grpc.Creds(splitCredentials{}),
 		grpc.NumStreamWorkers(workers),
-		grpc.SharedWriteBuffer(true),
 		grpc.WaitForHandlers(true),
 		grpc.MaxRecvMsgSize(int(receive)),
 		grpc.MaxSendMsgSize(math.MaxInt32),

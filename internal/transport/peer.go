@@ -24,10 +24,9 @@ const (
 )
 
 var (
-	errNotConnected = errors.New("transport: peer is not connected")
-	errNoAddress    = errors.New("transport: no address of the peer is known")
-	errRestarted    = errors.New("transport: the peer has started anew")
-	errUnexpected   = errors.New("transport: unexpected frame")
+	errNoAddress  = errors.New("transport: no address of the peer is known")
+	errRestarted  = errors.New("transport: the peer has started anew")
+	errUnexpected = errors.New("transport: unexpected frame")
 )
 
 // peer keeps one member connected.

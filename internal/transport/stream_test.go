@@ -169,7 +169,6 @@ func TestStreamWithoutProgressEnds(t *testing.T) {
 		<-ended
 
 		// The sender sends nothing.
-		began = time.Now()
 		err := a.SendStream(t.Context(), 2, nil, func(w io.Writer) error {
 			<-time.After(time.Minute)
 			_, err := w.Write(make([]byte, pieceBytes))
