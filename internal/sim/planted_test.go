@@ -73,6 +73,27 @@ func leaderReads(m *mix) {
 	m.load.levels = []kv.ReadLevel{kv.Leader}
 }
 
+// manyLeaderReads is where a read lease that lies would show: many short reads
+// on all members while leadership moves.
+func manyLeaderReads(m *mix) {
+	leaderReads(m)
+	m.election, m.tick = 300*time.Millisecond, 30*time.Millisecond
+	m.apply, m.net.latency, m.net.queue, m.net.drop = 10*time.Microsecond, 100*time.Microsecond, 4096, 0
+	m.disk.write, m.limits.messageBytes, m.limits.entryBytes = 100*time.Microsecond, 1<<20, 1<<20
+	m.load.clients, m.load.think, m.load.timeout = 10, 10*time.Millisecond, 300*time.Millisecond
+}
+
+// TestLeaderReads simulates clusters with leader reads whose leadership moves
+// all the time.
+func TestLeaderReads(t *testing.T) {
+	for seed := *flagStart; seed < *flagStart+1+uint64(*flagSeeds); seed++ {
+		report(t, Run(Options{
+			Seed: seed, Nodes: 3, Chaos: 20 * time.Second, Calm: 10 * time.Second, Bug: &Bug{Mix: manyLeaderReads},
+			Faults: []string{"kill", "isolate", "one-way", "pause", "reset", "transfer"},
+		}))
+	}
+}
+
 func manySnapshots(m *mix) { m.limits.snapshotBytes, m.limits.logBytes = 1<<10, 1 }
 
 func manyLeases(m *mix) { m.load.leases = 5 }
