@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -73,6 +75,9 @@ func newBackupVerifyCommand(g *globals) *cobra.Command {
 			return err
 		}
 		meta, err := backup.VerifyFile(args[0])
+		if errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 		if err != nil {
 			return &hintedError{err, "This file must not be restored; take another backup."}
 		}

@@ -49,6 +49,9 @@ func runDev(ctx context.Context, g *globals, opts devOptions) (err error) {
 	if opts.nodes < 1 || opts.nodes > 9 {
 		return usagef("--nodes %d is out of range; use 1 to 9", opts.nodes)
 	}
+	if opts.port < 0 || opts.port+100*(opts.nodes-1) > 65535 {
+		return usagef("--port %d is out of range; use 0 for free ports, or a lower one", opts.port)
+	}
 	log, err := newLogger(g, opts.logLevel, "text")
 	if err != nil {
 		return err
@@ -60,7 +63,7 @@ func runDev(ctx context.Context, g *globals, opts devOptions) (err error) {
 		}
 		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	}
-	c := &devCluster{dir: dir, log: log}
+	c := &devCluster{dir: dir, kept: opts.dataDir != "", log: log}
 	if err := c.listen(opts); err != nil {
 		return &hintedError{errors.Join(err, c.closeListeners()),
 			"Is a cluster running already? Use --port 0 for free ports."}
@@ -73,6 +76,7 @@ func runDev(ctx context.Context, g *globals, opts devOptions) (err error) {
 type devCluster struct {
 	dir     string
 	log     *slog.Logger
+	kept    bool // the data stays
 	clients []net.Listener
 	peers   []net.Listener
 	names   map[string]string
@@ -135,16 +139,21 @@ func (c *devCluster) runMember(ctx context.Context, i int, ready func()) error {
 	}
 	node, err := concord.Open(ctx, filepath.Join(c.dir, devName(i)), opts...)
 	if err != nil {
-		return fmt.Errorf("member %s: %w", devName(i), err)
+		return fmt.Errorf("member %s: %w", devName(i), errors.Join(err, c.clients[i].Close()))
 	}
+	group, ctx := errgroup.WithContext(ctx)
 	if i == 0 {
-		go func() {
+		group.Go(func() error {
 			if node.Ready(ctx) == nil {
 				ready()
 			}
-		}()
+			return nil // what is wrong with the member, serving tells
+		})
 	}
-	return serveNode(ctx, node, server.Config{Listeners: []net.Listener{c.clients[i]}, Logger: c.log})
+	group.Go(func() error {
+		return serveNode(ctx, node, server.Config{Listeners: []net.Listener{c.clients[i]}, Logger: c.log})
+	})
+	return group.Wait()
 }
 
 // announce tells a person what is there and what to try.
@@ -158,7 +167,11 @@ func (c *devCluster) announce(out io.Writer, started time.Time) {
 	if len(endpoints) > 1 {
 		members = fmt.Sprintf("%d members", len(endpoints))
 	}
-	fmt.Fprintf(out, `A cluster of %s serves since %v.
+	end := "end it and throw its data away"
+	if c.kept {
+		end = "end it; its data stays in " + c.dir
+	}
+	fmt.Fprintf(out, `A cluster of %s is ready, after %v.
 
   endpoints   %s
 
@@ -168,6 +181,6 @@ Try, in another terminal:
   concord get greeting --endpoints %s
   etcdctl --endpoints %s get greeting
 
-Press Ctrl-C to end it and throw its data away.
-`, members, time.Since(started).Round(time.Millisecond), all, endpoints[0], endpoints[0], all)
+Press Ctrl-C to %s.
+`, members, time.Since(started).Round(time.Millisecond), all, endpoints[0], endpoints[0], all, end)
 }

@@ -40,7 +40,7 @@ func (o *getOptions) addFlags(flags *pflag.FlagSet) {
 func (o *getOptions) request(key []byte, end []byte) (kv.Range, error) {
 	level, err := kv.ParseReadLevel(o.level)
 	if err != nil {
-		return kv.Range{}, &usageError{err}
+		return kv.Range{}, &usageError{err: err}
 	}
 	by, ok := sortTargets[o.sort]
 	if !ok {
@@ -50,12 +50,8 @@ func (o *getOptions) request(key []byte, end []byte) (kv.Range, error) {
 	if !ok {
 		return kv.Range{}, usagef("--order %q is unknown; use asc or desc", o.order)
 	}
-	end, err = rangeEnd(key, end, o.prefix, o.fromKey)
-	if err != nil {
+	if key, end, err = keyRange(key, end, o.prefix, o.fromKey); err != nil {
 		return kv.Range{}, err
-	}
-	if len(key) == 0 {
-		key = []byte{0}
 	}
 	return kv.Range{
 		Key: key, End: end, Revision: kv.Revision(o.revision), Limit: o.limit, Level: level,
@@ -63,8 +59,9 @@ func (o *getOptions) request(key []byte, end []byte) (kv.Range, error) {
 	}, nil
 }
 
-// rangeEnd is the end of the range that the arguments and flags ask for.
-func rangeEnd(key, end []byte, prefix, fromKey bool) ([]byte, error) {
+// keyRange is the range that the arguments and flags ask for. All keys start
+// with, and follow, the empty one.
+func keyRange(key, end []byte, prefix, fromKey bool) (first, last []byte, err error) {
 	given := 0
 	for _, is := range []bool{len(end) > 0, prefix, fromKey} {
 		if is {
@@ -72,15 +69,18 @@ func rangeEnd(key, end []byte, prefix, fromKey bool) ([]byte, error) {
 		}
 	}
 	if given > 1 {
-		return nil, usagef("END, --prefix and --from-key exclude each other")
+		return nil, nil, usagef("END, --prefix and --from-key exclude each other")
 	}
 	switch {
 	case prefix:
-		return kv.Prefix(key), nil
+		end = kv.Prefix(key)
 	case fromKey:
-		return []byte{0}, nil
+		end = []byte{0}
 	}
-	return end, nil
+	if len(key) == 0 && len(end) > 0 {
+		key = []byte{0}
+	}
+	return key, end, nil
 }
 
 func newGetCommand(g *globals) *cobra.Command {

@@ -140,16 +140,18 @@ func (g *globals) keepAlive(ctx context.Context, id kv.LeaseID) error {
 	for {
 		ttl, err := g.renew(ctx, c, id)
 		switch {
+		case ctx.Err() != nil:
+			return nil // interrupted: that is how keeping alive ends
 		case err == nil:
 			pause = max(ttl/3, 10*time.Millisecond)
-		case kv.CodeOf(err) == kv.Unavailable && ctx.Err() == nil:
+		case kv.CodeOf(err) == kv.Unavailable:
 			fmt.Fprintf(g.std.err, "concord: %v\n", err)
 		default:
 			return err
 		}
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return nil
 		case <-time.After(pause):
 		}
 	}

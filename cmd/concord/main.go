@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"syscall"
@@ -27,6 +28,7 @@ const (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends the program at once
 	code := run(ctx, os.Args[1:], stdio{in: os.Stdin, out: os.Stdout, err: os.Stderr})
 	stop()
 	os.Exit(code)
@@ -57,14 +59,17 @@ func run(ctx context.Context, args []string, std stdio) int {
 	return exitCode(err)
 }
 
-// usageError is a wrong flag or argument.
-type usageError struct{ err error }
+// usageError is a wrong flag or argument. An empty hint means the usual one.
+type usageError struct {
+	err  error
+	hint string
+}
 
 func (e *usageError) Error() string { return e.err.Error() }
 func (e *usageError) Unwrap() error { return e.err }
 
 func usagef(format string, args ...any) error {
-	return &usageError{fmt.Errorf(format, args...)}
+	return &usageError{err: fmt.Errorf(format, args...)}
 }
 
 // silentError ends the program with a code after the command has said all.
@@ -94,8 +99,6 @@ func exitCode(err error) int {
 		return exitUsage
 	case errors.Is(err, errConflict):
 		return exitConflict
-	case errors.Is(err, context.Canceled):
-		return exitOK // interrupted by the user: what was asked for is done
 	}
 	switch kv.CodeOf(err) {
 	case kv.NotFound:
@@ -120,7 +123,13 @@ func hintFor(err error) string {
 	}
 	var usage *usageError
 	if errors.As(err, &usage) {
+		if usage.hint != "" {
+			return usage.hint
+		}
 		return "Run the command with --help to see what it takes."
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return "Check the path."
 	}
 	switch kv.CodeOf(err) {
 	case kv.Unavailable:

@@ -147,11 +147,8 @@ func runDel(ctx context.Context, g *globals, opts delOptions, args []string) err
 		op.End = []byte(args[1])
 	}
 	var err error
-	if op.End, err = rangeEnd(op.Key, op.End, opts.prefix, opts.fromKey); err != nil {
+	if op.Key, op.End, err = keyRange(op.Key, op.End, opts.prefix, opts.fromKey); err != nil {
 		return err
-	}
-	if len(op.Key) == 0 && len(op.End) > 0 {
-		op.Key = []byte{0}
 	}
 	compare, err := conditions(op.Key, false, opts.ifRev)
 	if err != nil {

@@ -2,7 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
+	"math"
 	"os"
 	"strings"
 	"time"
@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/concord-kv/concord"
 	"github.com/concord-kv/concord/client"
 	"github.com/concord-kv/concord/kv"
 )
@@ -29,7 +30,7 @@ Exit codes: 0 ok, 1 error, 2 wrong usage, 3 not found, 4 conflict,
 // globals are the flags of every command that talks to a running member.
 type globals struct {
 	std       stdio
-	endpoints []string
+	endpoints string // parted by commas
 	output    string
 	timeout   time.Duration
 }
@@ -39,14 +40,16 @@ func newRootCommand(std stdio) *cobra.Command {
 	root := &cobra.Command{
 		Use: "concord", Short: "A strongly consistent key-value store", Long: rootHelp,
 		SilenceErrors: true, SilenceUsage: true,
-		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: false},
-		Args:              usageArgs(cobra.NoArgs),
-		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Version: concord.Version, SuggestionsMinimumDistance: 2,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetIn(std.in)
 	root.SetOut(std.out)
 	root.SetErr(std.err)
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return &usageError{err, "See '" + cmd.CommandPath() + " --help' for its flags."}
+	})
 	root.AddGroup(
 		&cobra.Group{ID: "data", Title: "Keys and leases:"},
 		&cobra.Group{ID: "server", Title: "Members:"},
@@ -79,24 +82,29 @@ func wrapArgs(cmd *cobra.Command) {
 
 func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
-		var usage *usageError
-		if err := check(cmd, args); err != nil && !errors.As(err, &usage) {
-			return &usageError{err}
-		} else if err != nil {
-			return err
+		err := check(cmd, args)
+		if err == nil {
+			return nil
 		}
-		return nil
+		hint := "Usage: " + cmd.UseLine()
+		if cmd.HasAvailableSubCommands() {
+			hint = "See '" + cmd.CommandPath() + " --help' for its commands."
+			if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+				hint = "Is '" + cmd.CommandPath() + " " + strings.Join(near, "' or '"+cmd.CommandPath()+" ") + "' meant?"
+			}
+		}
+		return &usageError{err, hint}
 	}
 }
 
 // addClientFlags adds what a command needs to reach a member.
 func (g *globals) addClientFlags(flags *pflag.FlagSet) {
-	endpoints := []string{"127.0.0.1:2379"}
-	if env := os.Getenv("CONCORD_ENDPOINTS"); env != "" {
-		endpoints = strings.Split(env, ",")
+	endpoints := os.Getenv("CONCORD_ENDPOINTS")
+	if endpoints == "" {
+		endpoints = "127.0.0.1:2379"
 	}
-	flags.StringSliceVar(&g.endpoints, "endpoints", endpoints, "client addresses of members, tried in turn (CONCORD_ENDPOINTS)")
-	flags.DurationVar(&g.timeout, "timeout", 10*time.Second, "how long a request may take; 0 means for ever")
+	flags.StringVar(&g.endpoints, "endpoints", endpoints, "client addresses of members, tried in turn (CONCORD_ENDPOINTS)")
+	flags.DurationVar(&g.timeout, "timeout", 5*time.Second, "how long a request may take, with all its tries; 0 means for ever")
 }
 
 // addOutputFlag adds -o with the formats that the command has.
@@ -114,22 +122,28 @@ func (g *globals) checkOutput(formats ...string) error {
 	return usagef("output format %q is unknown; use %s", g.output, strings.Join(formats, ", "))
 }
 
-// connect opens a client; the caller closes it.
+// connect opens a client, whose calls --timeout bounds; the caller closes it.
 func (g *globals) connect() (*client.Client, error) {
-	return client.New(client.Config{Endpoints: g.endpoints})
+	var endpoints []string
+	for _, endpoint := range strings.Split(g.endpoints, ",") {
+		endpoints = append(endpoints, strings.Trim(endpoint, " "))
+	}
+	if g.timeout < 0 {
+		return nil, usagef("--timeout %v is negative; 0 means for ever", g.timeout)
+	}
+	timeout := g.timeout
+	if timeout == 0 {
+		timeout = math.MaxInt64
+	}
+	return client.New(client.Config{Endpoints: endpoints, Timeout: timeout})
 }
 
-// withStore runs do with a client and the request's time limit.
+// withStore runs do with a client.
 func (g *globals) withStore(ctx context.Context, do func(context.Context, kv.Store) error) error {
 	c, err := g.connect()
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	if g.timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, g.timeout)
-		defer cancel()
-	}
 	return do(ctx, c)
 }

@@ -28,10 +28,10 @@ func addSettingFlags(flags *pflag.FlagSet, settings any) {
 			flags.StringVar(p, name, *p, usage)
 		case *bool:
 			flags.BoolVar(p, name, *p, usage)
-		case *int64:
-			flags.Int64Var(p, name, *p, usage)
 		case *int:
 			flags.IntVar(p, name, *p, usage)
+		case *byteSize:
+			flags.Var(p, name, usage)
 		case *time.Duration:
 			flags.DurationVar(p, name, *p, usage)
 		case *[]string:
@@ -70,7 +70,7 @@ func loadSettings(flags *pflag.FlagSet, settings any, path string) error {
 	env := map[string]any{}
 	eachSetting(settings, func(name, _ string, _ reflect.Value) {
 		known[name] = true
-		if value, ok := os.LookupEnv(envName(name)); ok {
+		if value := os.Getenv(envName(name)); value != "" {
 			env[name] = value
 		}
 	})

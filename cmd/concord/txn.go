@@ -62,7 +62,7 @@ func runTxn(ctx context.Context, g *globals, args []string) error {
 	}
 	t, err := parseTxn(string(text))
 	if err != nil {
-		return &usageError{err}
+		return &usageError{err: err, hint: "See 'concord txn --help' for the form of a transaction."}
 	}
 	return g.withStore(ctx, func(ctx context.Context, s kv.Store) error {
 		res, err := s.Txn(ctx, t)

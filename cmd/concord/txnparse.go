@@ -29,7 +29,7 @@ func parseTxn(text string) (kv.Txn, error) {
 		}
 	}
 	if len(t.Compare)+len(t.Success)+len(t.Failure) == 0 {
-		return t, fmt.Errorf("the transaction is empty; see 'concord txn --help' for its form")
+		return t, fmt.Errorf("the transaction is empty")
 	}
 	return t, nil
 }
@@ -66,46 +66,59 @@ var compareTargets = map[string]kv.CompareTarget{
 	"lease": kv.CompareLease,
 }
 
+// relations are tried in this order: the longer one first.
+var relations = []struct {
+	text string
+	rel  kv.Relation
+}{{"!=", kv.NotEqual}, {"=", kv.Equal}, {"<", kv.Less}, {">", kv.Greater}}
+
 // parseCompare reads target("key") relation "value".
 func parseCompare(line string) (kv.Compare, error) {
 	form := fmt.Errorf(`%q is no comparison; write one as mod("key") = "17"`, line)
-	open := strings.IndexByte(line, '(')
-	closing := strings.IndexByte(line, ')')
-	if open < 0 || closing < open {
-		return kv.Compare{}, form
-	}
-	// The key may hold a parenthesis inside its quotes.
-	if rest := line[open+1:]; strings.HasPrefix(rest, `"`) {
-		quoted, err := strconv.QuotedPrefix(rest)
-		if err != nil || !strings.HasPrefix(rest[len(quoted):], ")") {
-			return kv.Compare{}, form
-		}
-		closing = open + 1 + len(quoted)
-	}
-	target, ok := compareTargets[strings.TrimSpace(line[:open])]
+	name, rest, ok := strings.Cut(line, "(")
 	if !ok {
-		return kv.Compare{}, fmt.Errorf("%q is no compare target; use value, version, create, mod or lease", strings.TrimSpace(line[:open]))
-	}
-	c := kv.Compare{Target: target, Key: []byte(unquote(line[open+1 : closing]))}
-	rest := strings.TrimSpace(line[closing+1:])
-	var found bool
-	for _, rel := range [...]struct {
-		text string
-		rel  kv.Relation
-	}{{"!=", kv.NotEqual}, {"=", kv.Equal}, {"<", kv.Less}, {">", kv.Greater}} {
-		if strings.HasPrefix(rest, rel.text) {
-			c.Relation, rest, found = rel.rel, strings.TrimSpace(rest[len(rel.text):]), true
-			break
-		}
-	}
-	if !found {
 		return kv.Compare{}, form
 	}
-	return compareOperand(c, unquote(rest))
+	name = strings.TrimSpace(name)
+	target, ok := compareTargets[name]
+	if !ok {
+		return kv.Compare{}, fmt.Errorf("%q is no compare target; use value, version, create, mod or lease", name)
+	}
+	key, rest, ok := compareKey(strings.TrimSpace(rest))
+	if !ok {
+		return kv.Compare{}, form
+	}
+	c := kv.Compare{Target: target, Key: []byte(key)}
+	for _, r := range relations {
+		if operand, ok := strings.CutPrefix(rest, r.text); ok {
+			c.Relation = r.rel
+			return compareOperand(c, strings.TrimSpace(operand))
+		}
+	}
+	return kv.Compare{}, form
 }
 
-// compareOperand sets what c compares to.
+// compareKey reads a key, in quotes or not, and the parenthesis behind it.
+func compareKey(text string) (key, rest string, ok bool) {
+	if strings.HasPrefix(text, `"`) || strings.HasPrefix(text, "'") {
+		word, rest, err := quotedWord(text)
+		rest, closed := strings.CutPrefix(strings.TrimSpace(rest), ")")
+		return word, strings.TrimSpace(rest), err == nil && closed
+	}
+	key, rest, ok = strings.Cut(text, ")")
+	return strings.TrimSpace(key), strings.TrimSpace(rest), ok
+}
+
+// compareOperand sets what c compares to: one word.
 func compareOperand(c kv.Compare, text string) (kv.Compare, error) {
+	words, err := splitWords(text)
+	if err != nil {
+		return c, err
+	}
+	if len(words) != 1 {
+		return c, fmt.Errorf("a comparison takes one value, not %d; quote one that is empty or has spaces", len(words))
+	}
+	text = words[0]
 	if c.Target == kv.CompareValue {
 		c.Value = []byte(text)
 		return c, nil
@@ -156,7 +169,7 @@ func parseOp(line string) (kv.Op, error) {
 	if len(args) == 2 {
 		end = []byte(args[1])
 	}
-	if end, err = rangeEnd(key, end, prefix, false); err != nil {
+	if key, end, err = keyRange(key, end, prefix, false); err != nil {
 		return kv.Op{}, err
 	}
 	if words[0] == "del" {
@@ -184,37 +197,39 @@ func putOp(args []string, lease string, ttl time.Duration) (kv.Op, error) {
 func splitWords(line string) ([]string, error) {
 	var words []string
 	for line = strings.TrimSpace(line); line != ""; line = strings.TrimSpace(line) {
-		switch line[0] {
-		case '"':
-			quoted, err := strconv.QuotedPrefix(line)
-			if err != nil {
-				return nil, fmt.Errorf("a double quote is not closed in %s", line)
-			}
-			words, line = append(words, unquote(quoted)), line[len(quoted):]
-		case '\'':
-			end := strings.IndexByte(line[1:], '\'')
-			if end < 0 {
-				return nil, fmt.Errorf("a single quote is not closed in %s", line)
-			}
-			words, line = append(words, line[1:1+end]), line[end+2:]
-		default:
-			end := strings.IndexAny(line, " \t")
-			if end < 0 {
-				end = len(line)
-			}
-			words, line = append(words, line[:end]), line[end:]
+		word, rest, err := quotedWord(line)
+		if err != nil {
+			return nil, err
 		}
+		if rest != "" && !strings.ContainsRune(" \t", rune(rest[0])) {
+			return nil, fmt.Errorf("a space is missing between %s and %s", line[:len(line)-len(rest)], rest)
+		}
+		words, line = append(words, word), rest
 	}
 	return words, nil
 }
 
-// unquote takes one layer of quotes off, if there is one.
-func unquote(s string) string {
-	if text, err := strconv.Unquote(s); err == nil {
-		return text
+// quotedWord takes one word off line: in double quotes with Go's escapes, in
+// single quotes as it stands, or up to the next white space.
+func quotedWord(line string) (word, rest string, err error) {
+	switch {
+	case strings.HasPrefix(line, `"`):
+		quoted, err := strconv.QuotedPrefix(line)
+		if err != nil {
+			return "", "", fmt.Errorf("a double quote is not closed, or an escape is unknown, in %s", line)
+		}
+		word, err = strconv.Unquote(quoted)
+		return word, line[len(quoted):], err
+	case strings.HasPrefix(line, "'"):
+		word, rest, ok := strings.Cut(line[1:], "'")
+		if !ok {
+			return "", "", fmt.Errorf("a single quote is not closed in %s", line)
+		}
+		return word, rest, nil
 	}
-	if len(s) >= 2 && s[0] == '\'' && s[len(s)-1] == '\'' {
-		return s[1 : len(s)-1]
+	end := strings.IndexAny(line, " \t")
+	if end < 0 {
+		end = len(line)
 	}
-	return s
+	return line[:end], line[end:], nil
 }

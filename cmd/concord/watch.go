@@ -12,7 +12,7 @@ import (
 // watchOptions say what is followed.
 type watchOptions struct {
 	prefix, fromKey bool
-	revision        int64
+	revision, limit int64
 	prev            bool
 }
 
@@ -27,9 +27,10 @@ func newWatchCommand(g *globals) *cobra.Command {
 	flags.BoolVar(&opts.prefix, "prefix", false, "all keys that start with KEY")
 	flags.BoolVar(&opts.fromKey, "from-key", false, "all keys from KEY on")
 	flags.Int64Var(&opts.revision, "rev", 0, "begin with the changes of this revision; 0 means from now on")
+	flags.Int64Var(&opts.limit, "limit", 0, "end after this many changes; 0 means never")
 	flags.BoolVar(&opts.prev, "prev", false, "show the value before each change")
 	g.addClientFlags(flags)
-	flags.Lookup("timeout").Hidden = true
+	flags.Lookup("timeout").Usage = "how long to look for a member that answers; 0 means for ever"
 	g.addOutputFlag(flags, "value", "value (three lines an event, as etcdctl), jsonl")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		return runWatch(cmd.Context(), g, opts, args)
@@ -41,34 +42,43 @@ func runWatch(ctx context.Context, g *globals, opts watchOptions, args []string)
 	if err := g.checkOutput("value", "jsonl"); err != nil {
 		return err
 	}
-	w := kv.WatchRequest{Key: []byte(args[0]), Start: kv.Revision(opts.revision), PrevKV: opts.prev}
+	w := kv.WatchRequest{Start: kv.Revision(opts.revision), PrevKV: opts.prev}
 	var end []byte
 	if len(args) == 2 {
 		end = []byte(args[1])
 	}
 	var err error
-	if w.End, err = rangeEnd(w.Key, end, opts.prefix, opts.fromKey); err != nil {
+	if w.Key, w.End, err = keyRange([]byte(args[0]), end, opts.prefix, opts.fromKey); err != nil {
 		return err
-	}
-	if len(w.Key) == 0 {
-		w.Key = []byte{0}
 	}
 	c, err := g.connect()
 	if err != nil {
 		return err
 	}
 	defer c.Close()
+	// A watch looks for a member without end; a person wants to know first
+	// whether there is one.
+	if _, err := c.Range(ctx, kv.Range{Key: w.Key, CountOnly: true, Level: kv.Eventual}); err != nil {
+		return err
+	}
+	left := opts.limit
 	for batch, err := range c.Watch(ctx, w) {
-		if err != nil {
+		switch {
+		case ctx.Err() != nil:
+			return nil // interrupted: that is how a watch ends
+		case err != nil:
 			return err
 		}
 		for i := range batch.Events {
 			if err := g.printEvent(batch.Revision, &batch.Events[i]); err != nil {
 				return err
 			}
+			if left--; left == 0 {
+				return nil
+			}
 		}
 	}
-	return ctx.Err()
+	return nil
 }
 
 // jsonEvent is a change as JSON output shows it.
