@@ -239,7 +239,7 @@ func (r *request) answered(res any, err error) {
 // again retries after a while at another member, or gives up.
 func (r *request) again(err error) {
 	c := r.c
-	if r.unknown && !r.retry || c.w.loop.now >= r.deadline {
+	if r.unknown && !r.retry || c.w.loop.now >= r.deadline || c.w.closing {
 		r.end(nil, err, true)
 		return
 	}
@@ -276,6 +276,9 @@ func (c *client) send(cmd *command, as []asked) {
 		}
 		if unknown {
 			return
+		}
+		if err != nil && r.unknown {
+			return // an earlier attempt may still take effect
 		}
 		out := told{failed: err != nil}
 		if err == nil {

@@ -100,7 +100,11 @@ func manyLeases(m *mix) { m.load.leases = 5 }
 
 func smallSegments(m *mix) { m.limits.segmentBytes = 4 << 10 }
 
-func slowNetwork(m *mix) { m.net.dup, m.net.slow = 0.1, 0.05 }
+func slowNetwork(m *mix) {
+	manyLeaderReads(m)
+	m.limits.leaderReads, m.load.levels = false, []kv.ReadLevel{kv.Strong}
+	m.net.dup, m.net.latency, m.load.watchers = 0.2, 2*time.Millisecond, 0
+}
 
 func forgetVote(_ *process, out *replica.Output) {
 	for i := range out.Writes {
