@@ -29,11 +29,11 @@ type PutResult struct {
 
 // Put writes one key, as a transaction of one operation.
 func Put[K, V Bytes](ctx context.Context, s KV, key K, value V, opts ...PutOption) (PutResult, error) {
-	op := Op{Kind: OpPut, Key: []byte(key), Value: []byte(value)}
+	ops := []Op{{Kind: OpPut, Key: []byte(key), Value: []byte(value)}} // the one allocation
 	for _, opt := range opts {
-		opt(&op)
+		opt(&ops[0])
 	}
-	res, err := s.Txn(ctx, Txn{Success: []Op{op}})
+	res, err := s.Txn(ctx, Txn{Success: ops})
 	if err != nil {
 		return PutResult{}, err
 	}

@@ -103,6 +103,7 @@ type calls struct {
 	sealed  []*batch
 	local   []*batch          // bound to a term
 	given   map[uint64]*batch // to the core, by sequence
+	spare   [][]byte          // memory of groups that were applied
 	changes map[uint64]*waiter
 	seq     uint64
 	refuse  error // what new calls get
@@ -148,14 +149,35 @@ func (c *calls) admit(size int) error {
 	return nil
 }
 
-// seal closes the open group. The next one starts with as much memory as this
-// one came to need.
+// seal closes the open group. The next one gets memory of an earlier one, or as
+// much as this one came to need.
 func (c *calls) seal() {
 	b := c.open
 	c.sealed = append(c.sealed, b)
-	c.open = &batch{
-		group:   Group{Data: make([]byte, 0, min(len(b.group.Data)*9/8, c.maxGroup))},
-		waiters: make([]*waiter, 0, len(b.waiters)*9/8),
+	var data []byte
+	if n := len(c.spare); n > 0 {
+		data, c.spare = c.spare[n-1], c.spare[:n-1]
+	} else {
+		data = make([]byte, 0, min(len(b.group.Data)*9/8, c.maxGroup))
+	}
+	c.open = &batch{group: Group{Data: data}, waiters: make([]*waiter, 0, len(b.waiters)*9/8)}
+}
+
+// The memory kept for groups to come: as many as are under way under load.
+const (
+	maxSpare      = 8
+	maxSpareBytes = 1 << 20
+)
+
+// reuse takes back the memory of groups that were answered and forgotten.
+func (c *calls) reuse(groups []*Group) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, g := range groups {
+		if len(c.spare) < maxSpare && cap(g.Data) <= maxSpareBytes {
+			c.spare = append(c.spare, g.Data[:0])
+		}
+		g.Data = nil
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"slices"
 
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
@@ -83,6 +84,7 @@ type pace struct {
 	proposed    bool     // and not yet seen in the log
 	turn        bool     // own groups go first
 	last        int      // commands in the last entry or group
+	buf         []byte   // memory to pack entries in
 	// stamp is the greatest cluster time seen in the log. A leader counts on
 	// from base at the time since.
 	stamp, base, since int64
@@ -152,7 +154,10 @@ func (c *Core) propose() {
 	}
 	stamp := c.pace.time(c.now)
 	size := min(int(bytes), c.opt.MaxEntryBytes) + (len(own)+len(c.intake.groups))*groupOverhead
-	p := packer{payload: appendPayloadHeader(make([]byte, 0, payloadHeader+size), stamp), limit: c.opt.MaxEntryBytes}
+	// Raft keeps a copy of what it is given, so that one buffer serves all.
+	buf := slices.Grow(c.pace.buf[:0], payloadHeader+size)
+	p := packer{payload: appendPayloadHeader(buf, stamp), limit: c.opt.MaxEntryBytes}
+	defer func() { c.pace.keep(p.payload) }()
 	// Who comes first takes turns, as the second may not fit.
 	ownTook, inTook := 0, 0
 	if c.pace.turn = !c.pace.turn; c.pace.turn {
@@ -173,6 +178,13 @@ func (c *Core) propose() {
 	c.queue.sent += ownTook
 	c.intake.take(inTook)
 	c.pace.proposed, c.pace.last, c.pace.stamp = true, p.count, stamp
+}
+
+// keep remembers buf for the next entry unless it is unusually long.
+func (p *pace) keep(buf []byte) {
+	if cap(buf) <= maxSpareBytes*2 {
+		p.buf = buf
+	}
 }
 
 // packer fills an entry with groups.

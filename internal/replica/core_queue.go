@@ -60,6 +60,7 @@ func (c *Core) groupsApplied(seqs []uint64) {
 		if q.sent == 0 || q.groups[0].Seq != seq {
 			panic(fmt.Sprintf("replica: group %d was applied out of order: %d wait, %d were handed on", seq, len(q.groups), q.sent))
 		}
+		c.out.Finished = append(c.out.Finished, q.groups[0])
 		q.groups[0] = nil
 		q.groups = q.groups[1:]
 		q.sent--

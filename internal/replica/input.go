@@ -97,6 +97,9 @@ type Output struct {
 	TruncateBefore uint64
 	// Rejected are messages that made no sense and were dropped.
 	Rejected []Rejected
+	// Finished are groups that were applied: the core has forgotten them, so
+	// that their memory may be used again.
+	Finished []*Group
 	// State is the state after the inputs. Publish it before sending Messages.
 	State State
 }

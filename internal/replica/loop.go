@@ -97,6 +97,9 @@ func (r *Replica) dispatch(o Output) {
 	for _, a := range o.Answers {
 		r.answer(a)
 	}
+	if len(o.Finished) > 0 {
+		r.calls.reuse(o.Finished)
+	}
 	for _, s := range o.Snapshots {
 		r.spawn("send a snapshot", func() error { r.sendSnapshot(s); return nil })
 	}
