@@ -92,3 +92,55 @@ func BenchmarkGet(b *testing.B) {
 		})
 	}
 }
+
+// Opening a member with a million keys: with all of them in the snapshot, and
+// with half of them written again behind it.
+func BenchmarkReopen(b *testing.B) {
+	dir := b.TempDir()
+	fill := func(n *Node, count int) {
+		ops := make([]kv.Op, 100)
+		for i := 0; i < count; i += len(ops) {
+			for j := range ops {
+				ops[j] = kv.Op{Kind: kv.OpPut, Key: fmt.Appendf(nil, "key/%08d", i+j), Value: make([]byte, 256)}
+			}
+			if _, err := n.Txn(b.Context(), kv.Txn{Success: ops}); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	reopen := func(b *testing.B) *Node {
+		n, err := Open(b.Context(), dir)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := n.Put(b.Context(), "first", "put"); err != nil {
+			b.Fatal(err)
+		}
+		return n
+	}
+	n := reopen(b)
+	fill(n, 1_000_000)
+	if _, err := n.replica.Snapshot(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	b.Run("fresh", func(b *testing.B) {
+		for b.Loop() {
+			if err := n.Close(); err != nil {
+				b.Fatal(err)
+			}
+			n = reopen(b)
+		}
+	})
+	fill(n, 500_000)
+	b.Run("half", func(b *testing.B) {
+		for b.Loop() {
+			if err := n.Close(); err != nil {
+				b.Fatal(err)
+			}
+			n = reopen(b)
+		}
+	})
+	if err := n.Close(); err != nil {
+		b.Fatal(err)
+	}
+}
