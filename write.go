@@ -96,7 +96,7 @@ func (n *Node) largeTxn(ctx context.Context, t *kv.Txn) (kv.TxnResult, error) {
 		for len(value) > 0 {
 			piece := value[:min(len(value), machine.PieceBytes)]
 			if _, err := n.propose(ctx, func(dst []byte) []byte {
-				return machine.EncodePiece(dst, id, offset, total, piece)
+				return machine.EncodePiece(dst, machine.Piece{Upload: id, Offset: offset, Total: total}, piece)
 			}); err != nil {
 				return kv.TxnResult{}, notVisible(err)
 			}

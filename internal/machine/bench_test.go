@@ -38,7 +38,7 @@ func BenchmarkApplyOverwrite(b *testing.B) {
 					results = make([]any, len(commands))
 				}
 				index++
-				m.Apply(index, 1, int64(index), commands, results)
+				m.Apply(Position{index, 1, int64(index)}, commands, results)
 			}
 			for i := 0; i+batch <= keys; i += batch {
 				apply(commands[i : i+batch])

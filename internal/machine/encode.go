@@ -21,14 +21,20 @@ func EncodeTxn(dst []byte, t *kv.Txn) []byte {
 	return appendBranches(dst, t, nil)
 }
 
-// EncodePiece encodes a piece of a large value: the bytes of data stand at
-// offset of a value that has total bytes. Pieces may come in any order and more
-// than once, but must be cut the same way. Its result is a *kv.Header or an
-// error.
-func EncodePiece(dst []byte, id UploadID, offset, total int64, data []byte) []byte {
-	dst = append(append(dst, byte(kindPiece), 0), id[:]...)
-	dst = binary.AppendUvarint(dst, uint64(offset))
-	dst = binary.AppendUvarint(dst, uint64(total))
+// Piece says where a piece of a large value belongs: at Offset, in bytes, of an
+// upload that has Total bytes in the end.
+type Piece struct {
+	Upload        UploadID
+	Offset, Total int64
+}
+
+// EncodePiece encodes a piece of a large value and its bytes. Pieces may come
+// in any order and more than once, but must be cut the same way. Its result is
+// a *kv.Header or an error.
+func EncodePiece(dst []byte, p Piece, data []byte) []byte {
+	dst = append(append(dst, byte(kindPiece), 0), p.Upload[:]...)
+	dst = binary.AppendUvarint(dst, uint64(p.Offset))
+	dst = binary.AppendUvarint(dst, uint64(p.Total))
 	return append(dst, data...)
 }
 

@@ -27,13 +27,13 @@ func FuzzCommand(f *testing.F) {
 		}
 		m := New(Options{})
 		m.Bootstrap(1, []kv.Member{{ID: 1}})
-		m.Apply(2, 1, 1, [][]byte{
+		m.Apply(Position{2, 1, 1}, [][]byte{
 			EncodeGrant(nil, 3, time.Second),
 			EncodeTxn(nil, &kv.Txn{Success: []kv.Op{{Kind: kv.OpPut, Key: []byte("k01"), Value: []byte("v"), Lease: 3, TTL: time.Second}}}),
 		}, nil)
 		before := m.header().Revision
 		results := make([]any, 1)
-		r := recovered(func() { m.Apply(3, 1, 2000, [][]byte{command}, results) })
+		r := recovered(func() { m.Apply(Position{3, 1, 2000}, [][]byte{command}, results) })
 		if r != nil {
 			if _, ok := r.(*CommandError); !ok {
 				panic(r)
@@ -127,7 +127,7 @@ func FuzzSections(f *testing.F) {
 		for i := range log {
 			d.index++
 			d.time = max(d.time, log[i].now)
-			d.Apply(d.index, 99, d.time, log[i].commands, nil)
+			d.Apply(Position{d.index, 99, d.time}, log[i].commands, nil)
 		}
 		f.Add(sections(f, d.Machine))
 	}

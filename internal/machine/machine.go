@@ -19,8 +19,17 @@ type Options struct {
 	LoadParallel int
 }
 
-// position says what was applied last, and what came of it.
-type position struct {
+// Position is where an entry stands in the log: its index and term, and the
+// cluster time in milliseconds that its leader stamped it with, which never
+// falls, or 0 for an entry without a stamp. It is an alias, so that a [Machine]
+// fits interfaces of packages that do not import this one.
+type Position = struct {
+	Index, Term uint64
+	Now         int64
+}
+
+// reached says what was applied last, and what came of it.
+type reached struct {
 	index kv.Index
 	term  kv.Term
 	now   kv.Time
@@ -37,7 +46,7 @@ type Machine struct {
 	options Options
 
 	// Owned by the goroutine that applies.
-	at       position
+	at       reached
 	requests *requests
 	uploads  uploads
 	txn      kv.Txn // decoded commands, used again
@@ -67,7 +76,7 @@ type Machine struct {
 type shared struct {
 	leases    *lease.Table
 	history   history
-	published position
+	published reached
 }
 
 // config changes seldom and is replaced whole.
@@ -122,9 +131,8 @@ func (m *Machine) Bootstrap(cluster kv.ClusterID, members []kv.Member) {
 	m.publish()
 }
 
-// Apply applies the entry at index, which holds these commands, in order. Term
-// is that of the entry; now is the cluster time in milliseconds that its leader
-// stamped it with, which never falls, or 0 for an entry without a stamp.
+// Apply applies the entry at this position, which holds these commands, in
+// order.
 //
 // Results is nil when nobody waits for any; else Apply sets each element to
 // what the encoder of that command says: a pointer, or an error, which then
@@ -134,8 +142,8 @@ func (m *Machine) Bootstrap(cluster kv.ClusterID, members []kv.Member) {
 // Apply panics with a [*CommandError] when it does not understand a command,
 // and with a string when entries come twice or time falls: the member must
 // stop, because what it does next could differ from what the others do.
-func (m *Machine) Apply(index, term uint64, now int64, commands [][]byte, results []any) {
-	m.advance(kv.Index(index), kv.Term(term), kv.Time(now))
+func (m *Machine) Apply(at Position, commands [][]byte, results []any) {
+	m.advance(at)
 	for i, command := range commands {
 		result := m.run(command, results != nil)
 		if err, failed := result.(error); failed {
@@ -150,7 +158,8 @@ func (m *Machine) Apply(index, term uint64, now int64, commands [][]byte, result
 }
 
 // advance moves to the next entry.
-func (m *Machine) advance(index kv.Index, term kv.Term, now kv.Time) {
+func (m *Machine) advance(at Position) {
+	index, term, now := kv.Index(at.Index), kv.Term(at.Term), kv.Time(at.Now)
 	if now == 0 {
 		now = m.at.now
 	}

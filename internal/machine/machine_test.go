@@ -27,17 +27,19 @@ func start(t testing.TB) *driver {
 	return d
 }
 
+func (d *driver) at() Position { return Position{d.index, 1, d.time} }
+
 func (d *driver) apply(command []byte) any {
 	d.Helper()
 	d.index++
 	results := make([]any, 1)
-	d.Apply(d.index, 1, d.time, [][]byte{command}, results)
+	d.Apply(d.at(), [][]byte{command}, results)
 	return results[0]
 }
 
 func (d *driver) change(changes ...MemberChange) any {
 	d.index++
-	return d.ApplyMembers(d.index, 1, d.time, EncodeMembers(nil, changes...))
+	return d.ApplyMembers(d.at(), EncodeMembers(nil, changes...))
 }
 
 func (d *driver) put(key, value string) *kv.TxnResult {
@@ -131,16 +133,16 @@ func TestLimitsAreNoReasonToStop(t *testing.T) {
 }
 
 func TestOrderIsAsserted(t *testing.T) {
-	for name, at := range map[string][3]int64{"index": {5, 2, 100}, "term": {6, 1, 100}, "time": {6, 2, 99}} {
+	for name, at := range map[string]Position{"index": {5, 2, 100}, "term": {6, 1, 100}, "time": {6, 2, 99}} {
 		d := start(t)
-		d.Apply(5, 2, 100, nil, nil)
-		if recovered(func() { d.Apply(uint64(at[0]), uint64(at[1]), at[2], nil, nil) }) == nil {
+		d.Apply(Position{5, 2, 100}, nil, nil)
+		if recovered(func() { d.Apply(at, nil, nil) }) == nil {
 			t.Errorf("%s went back unnoticed", name)
 		}
 	}
 	d := start(t)
-	d.Apply(5, 2, 100, nil, nil)
-	d.Apply(6, 2, 0, nil, nil)
+	d.Apply(Position{5, 2, 100}, nil, nil)
+	d.Apply(Position{6, 2, 0}, nil, nil)
 	if now := d.View().Header().Time; now != 100 {
 		t.Fatalf("an entry without a stamp moved time to %d", now)
 	}
@@ -154,7 +156,7 @@ func TestPutAllocatesOnce(t *testing.T) {
 	apply := func(results []any) func() {
 		return func() {
 			d.index++
-			d.Apply(d.index, 1, d.time, commands, results)
+			d.Apply(d.at(), commands, results)
 		}
 	}
 	apply(results)()

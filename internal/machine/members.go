@@ -228,10 +228,10 @@ func (s *membership) addressesFree(m *kv.Member) error {
 // ApplyMembers applies the entry of a configuration change, whose context is
 // change (see [EncodeMembers]; nil where Raft made the entry itself). The result
 // is a *kv.Header, or an error, which is the same on every member: then nothing
-// was changed, and the configuration of Raft must not be either. The other
-// parameters are those of [Machine.Apply], and so are the panics.
-func (m *Machine) ApplyMembers(index, term uint64, now int64, change []byte) any {
-	m.advance(kv.Index(index), kv.Term(term), kv.Time(now))
+// was changed, and the configuration of Raft must not be either. It
+// panics as [Machine.Apply] does.
+func (m *Machine) ApplyMembers(at Position, change []byte) any {
+	m.advance(at)
 	defer m.publish()
 	h := m.header()
 	if len(change) == 0 {

@@ -60,7 +60,7 @@ func TestMembers(t *testing.T) {
 		t.Fatal("a caller changed the member table")
 	}
 	d.index++
-	if h, ok := d.ApplyMembers(d.index, 1, d.time, nil).(*kv.Header); !ok || h.Revision != 1 {
+	if h, ok := d.ApplyMembers(d.at(), nil).(*kv.Header); !ok || h.Revision != 1 {
 		t.Fatalf("an empty change gave %v", h)
 	}
 }

@@ -133,7 +133,7 @@ type pair struct {
 func (p *pair) apply(command []byte) any {
 	p.index++
 	results := make([]any, 1)
-	p.m.Apply(p.index, 1, p.now, [][]byte{command}, results)
+	p.m.Apply(Position{p.index, 1, p.now}, [][]byte{command}, results)
 	return results[0]
 }
 
@@ -202,7 +202,7 @@ func (p *pair) expire() {
 		command, more := p.m.Expiry(1, kv.Time(p.now), 1000)
 		if command == nil {
 			p.index++
-			p.m.Apply(p.index, 1, p.now, nil, nil)
+			p.m.Apply(Position{p.index, 1, p.now}, nil, nil)
 			if !more {
 				return
 			}
@@ -339,7 +339,7 @@ func (c *chance) command(term uint64) []byte {
 		return EncodeTxn(nil, &t)
 	case n < 11:
 		offset := int64(c.IntN(4))
-		return EncodePiece(nil, upload, offset*100, 400, bytes.Repeat([]byte{'p'}, 100))
+		return EncodePiece(nil, Piece{upload, offset * 100, 400}, bytes.Repeat([]byte{'p'}, 100))
 	case n < 12:
 		t := kv.Txn{Success: []kv.Op{{Kind: kv.OpPut, Key: c.key(), Value: make([]byte, 400), PrevKV: true}}}
 		return EncodeUploadTxn(nil, &t, upload, 400)
@@ -363,11 +363,12 @@ func (c *chance) command(term uint64) []byte {
 
 // applyEntry applies e and returns the results.
 func applyEntry(m *Machine, index int, e *entry) []any {
+	at := Position{uint64(index), e.term, e.now}
 	results := make([]any, len(e.commands))
 	if e.members != nil {
-		return []any{m.ApplyMembers(uint64(index), e.term, e.now, e.members)}
+		return []any{m.ApplyMembers(at, e.members)}
 	}
-	m.Apply(uint64(index), e.term, e.now, e.commands, results)
+	m.Apply(at, e.commands, results)
 	return results
 }
 
@@ -470,7 +471,7 @@ func TestHashSeesDifferences(t *testing.T) {
 		m.Bootstrap(1, nil)
 		op := put
 		change(&op)
-		m.Apply(2, 1, 5, [][]byte{
+		m.Apply(Position{2, 1, 5}, [][]byte{
 			EncodeGrant(nil, 7, time.Hour),
 			EncodeTxn(nil, &kv.Txn{Success: []kv.Op{{Kind: kv.OpPut, Key: []byte("x")}}}),
 			EncodeTxn(nil, &kv.Txn{Success: []kv.Op{op}}),

@@ -118,7 +118,7 @@ func (s *sectionReader) each(most uint64, read func()) {
 	}
 }
 
-func (p *position) read(s *sectionReader) {
+func (p *reached) read(s *sectionReader) {
 	p.index, p.term, p.now = kv.Index(s.uint()), kv.Term(s.uint()), kv.Time(s.int())
 	p.hash, p.written = runningHash(s.uint()), s.int()
 }

@@ -46,7 +46,7 @@ const (
 
 // captured is the state at one index, to write while the machine goes on.
 type captured struct {
-	at       position
+	at       reached
 	config   *config
 	history  history
 	leases   *lease.Table

@@ -208,7 +208,7 @@ func TestRestoreRefuses(t *testing.T) {
 	d := start(t)
 	d.put("a", "1")
 	d.apply(request(1, 1, 1))
-	d.apply(EncodePiece(nil, UploadID{1}, 0, 10, []byte("abc")))
+	d.apply(EncodePiece(nil, Piece{UploadID{1}, 0, 10}, []byte("abc")))
 	d.apply(EncodeGrant(nil, 7, time.Hour))
 	var good bytes.Buffer
 	write, release := d.Snapshot()

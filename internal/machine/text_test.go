@@ -110,7 +110,7 @@ func (s *script) apply(t *testing.T, d *datadriven.TestData) string {
 		commands = append(commands, parseCommand(t, strings.Fields(line)))
 	}
 	results := make([]any, len(commands))
-	s.m.Apply(s.index, s.term, s.now, commands, results)
+	s.m.Apply(Position{s.index, s.term, s.now}, commands, results)
 	out := ""
 	for _, r := range results {
 		out += showResult(r) + "\n"

@@ -50,7 +50,7 @@ func TestUpload(t *testing.T) {
 	}
 	send := func(at int) {
 		part := value[at:min(at+piece, len(value))]
-		if _, ok := d.apply(EncodePiece(nil, id, int64(at), int64(len(value)), part)).(*kv.Header); !ok {
+		if _, ok := d.apply(EncodePiece(nil, Piece{id, int64(at), int64(len(value))}, part)).(*kv.Header); !ok {
 			t.Fatalf("piece at %d refused", at)
 		}
 	}
@@ -80,7 +80,7 @@ func TestUpload(t *testing.T) {
 func TestUploadExpires(t *testing.T) {
 	d := start(t)
 	send := func(at int64) {
-		if _, ok := d.apply(EncodePiece(nil, UploadID{9}, at, 10, []byte("a"))).(*kv.Header); !ok {
+		if _, ok := d.apply(EncodePiece(nil, Piece{UploadID{9}, at, 10}, []byte("a"))).(*kv.Header); !ok {
 			t.Fatalf("piece at %d refused", at)
 		}
 	}
@@ -102,7 +102,7 @@ func TestUploadExpires(t *testing.T) {
 func TestUploadBounds(t *testing.T) {
 	d := start(t)
 	piece := func(id byte, offset, total int64, n int) any {
-		return d.apply(EncodePiece(nil, UploadID{id}, offset, total, make([]byte, n)))
+		return d.apply(EncodePiece(nil, Piece{UploadID{id}, offset, total}, make([]byte, n)))
 	}
 	for _, bad := range [][3]int64{{0, 10, 0}, {0, 10, 11}, {5, 10, 6}, {11, 10, 1}, {0, MaxUploadBytes + 1, 1}, {-1, 10, 1}, {0, -1, 1}} {
 		if err, ok := piece(1, bad[0], bad[1], int(bad[2])).(error); !ok || kv.CodeOf(err) != kv.InvalidArgument {
@@ -117,7 +117,7 @@ func TestUploadBounds(t *testing.T) {
 	}
 	wantError(t, piece(2, 0, MaxUploadBytes-999, 1), kv.ErrTooManyUploads)
 	for i := 1; i < MaxUploads; i++ {
-		d.apply(EncodePiece(nil, UploadID{1, byte(i), byte(i >> 8)}, 0, 2, make([]byte, 1)))
+		d.apply(EncodePiece(nil, Piece{UploadID{1, byte(i), byte(i >> 8)}, 0, 2}, make([]byte, 1)))
 	}
 	wantError(t, piece(2, 0, 1, 1), kv.ErrTooManyUploads)
 	if len(d.uploads.all) != MaxUploads || d.uploads.reserved != 1000+2*(MaxUploads-1) {

@@ -76,9 +76,14 @@ func (a *Applier) Apply(t Task, resolve func(Result)) (Applied, error) {
 	return done, nil
 }
 
+// at is where an entry stands, with the cluster time up to it.
+func (a *Applier) at(e *raftpb.Entry) Position {
+	return Position{e.GetIndex(), e.GetTerm(), a.stamp}
+}
+
 func (a *Applier) applyNormal(e *raftpb.Entry, done *Applied, resolve func(Result)) error {
 	if len(e.GetData()) == 0 {
-		a.machine.Apply(e.GetIndex(), e.GetTerm(), a.stamp, nil, nil)
+		a.machine.Apply(a.at(e), nil, nil)
 		return nil
 	}
 	stamp, rest, err := payloadStamp(e.GetData())
@@ -102,7 +107,7 @@ func (a *Applier) applyNormal(e *raftpb.Entry, done *Applied, resolve func(Resul
 		a.results = make([]any, n)
 	}
 	results := a.results[:n]
-	a.machine.Apply(e.GetIndex(), e.GetTerm(), a.stamp, a.commands, results)
+	a.machine.Apply(a.at(e), a.commands, results)
 	lo := 0
 	for _, g := range a.groups {
 		hi := lo + g.count
@@ -124,7 +129,7 @@ func (a *Applier) applyChange(e *raftpb.Entry, refused bool, done *Applied, reso
 		return fmt.Errorf("%w: %w", errPayload, err)
 	}
 	if len(cc.GetContext()) == 0 { // raft leaves a joint configuration
-		a.machine.Apply(e.GetIndex(), e.GetTerm(), a.stamp, nil, nil)
+		a.machine.Apply(a.at(e), nil, nil)
 		done.Changed = !refused
 		return nil
 	}
@@ -135,9 +140,9 @@ func (a *Applier) applyChange(e *raftpb.Entry, refused bool, done *Applied, reso
 	a.stamp = max(a.stamp, c.stamp)
 	var result any = ErrInvalidChange
 	if refused {
-		a.machine.Apply(e.GetIndex(), e.GetTerm(), a.stamp, nil, nil)
+		a.machine.Apply(a.at(e), nil, nil)
 	} else {
-		result = a.machine.ApplyMembers(e.GetIndex(), e.GetTerm(), a.stamp, c.context)
+		result = a.machine.ApplyMembers(a.at(e), c.context)
 		_, failed := result.(error)
 		done.Changed = !failed
 	}

@@ -21,7 +21,7 @@ import (
 // tally is the least machine there can be.
 type tally struct{ machine }
 
-func (m *tally) Apply(_, _ uint64, _ int64, commands [][]byte, results []any) {
+func (m *tally) Apply(_ Position, commands [][]byte, results []any) {
 	for i := range commands {
 		results[i] = nil
 	}

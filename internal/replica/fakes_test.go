@@ -228,17 +228,17 @@ type machineState struct {
 
 func newMachine() *machine { return &machine{state: machineState{Seen: map[string]int{}}} }
 
-func (m *machine) step(index, term uint64, now int64) {
-	if index != m.state.Index+1 || now < m.state.Now || term < m.state.Term {
-		panic(fmt.Sprintf("entry %d of term %d at %d after %+v", index, term, now, m.state.Index))
+func (m *machine) step(at Position) {
+	if at.Index != m.state.Index+1 || at.Now < m.state.Now || at.Term < m.state.Term {
+		panic(fmt.Sprintf("entry %d of term %d at %d after %+v", at.Index, at.Term, at.Now, m.state.Index))
 	}
-	m.state.Index, m.state.Term, m.state.Now = index, term, now
+	m.state.Index, m.state.Term, m.state.Now = at.Index, at.Term, at.Now
 }
 
-func (m *machine) Apply(index, term uint64, now int64, commands [][]byte, results []any) {
+func (m *machine) Apply(at Position, commands [][]byte, results []any) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.step(index, term, now)
+	m.step(at)
 	for i, cmd := range commands {
 		if m.panicAt != "" && string(cmd) == m.panicAt {
 			panic("unknown command")
@@ -252,10 +252,10 @@ func (m *machine) Apply(index, term uint64, now int64, commands [][]byte, result
 	}
 }
 
-func (m *machine) ApplyMembers(index, term uint64, now int64, change []byte) any {
+func (m *machine) ApplyMembers(at Position, change []byte) any {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.step(index, term, now)
+	m.step(at)
 	if string(change) == "refuse" {
 		return errors.New("machine refuses")
 	}

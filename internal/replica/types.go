@@ -8,17 +8,24 @@ import (
 	"github.com/concord-kv/concord/internal/snap"
 )
 
+// Position is where an entry stands in the log: its index, its term, and cluster
+// time in milliseconds, which never falls. It is an alias, so that a machine
+// need not import this package.
+type Position = struct {
+	Index, Term uint64
+	Now         int64
+}
+
 // Machine is the replicated state machine. One goroutine calls it.
 type Machine interface {
-	// Apply runs the commands of the entry at index, in order, and sets
-	// results[i] to what commands[i] gives: any value, or an error that every
-	// member makes of it. now is cluster time in milliseconds; it never falls.
-	// Indexes grow by one over Apply and ApplyMembers; entries without
+	// Apply runs the commands of the entry at this position, in order, and
+	// sets results[i] to what commands[i] gives: any value, or an error that
+	// every member makes of it. Indexes grow by one over Apply and ApplyMembers; entries without
 	// commands come too. The machine keeps no memory of commands.
-	Apply(index, term uint64, now int64, commands [][]byte, results []any)
+	Apply(at Position, commands [][]byte, results []any)
 	// ApplyMembers runs the context of a membership change. If the result is
 	// an error, the change is refused by every member.
-	ApplyMembers(index, term uint64, now int64, change []byte) any
+	ApplyMembers(at Position, change []byte) any
 	// Snapshot pins the state; write streams it, from another goroutine, and
 	// release, called once in the end, lets it go.
 	Snapshot() (write func(io.Writer) error, release func())

@@ -33,9 +33,8 @@ type command struct {
 
 // piece is a part of a large value.
 type piece struct {
-	upload        machine.UploadID
-	offset, total int64
-	data          []byte
+	machine.Piece
+	data []byte
 }
 
 // expiry is a decision of a leader.
@@ -54,7 +53,7 @@ func (w *world) register(c *command) *command {
 	case c.txn != nil:
 		c.bytes = machine.EncodeTxn(nil, c.txn)
 	case c.piece != nil:
-		c.bytes = machine.EncodePiece(nil, c.piece.upload, c.piece.offset, c.piece.total, c.piece.data)
+		c.bytes = machine.EncodePiece(nil, c.piece.Piece, c.piece.data)
 	case c.grant != nil:
 		c.bytes = machine.EncodeGrant(nil, c.grant.ID, c.grant.TTL)
 	case c.alive != 0:

@@ -12,7 +12,7 @@ import (
 func describe(c *command) string {
 	switch {
 	case c.piece != nil:
-		return fmt.Sprintf("piece at %d of %d of %s", c.piece.offset, c.piece.total, c.piece.upload[:])
+		return fmt.Sprintf("piece at %d of %d of %s", c.piece.Offset, c.piece.Total, c.piece.Upload[:])
 	case c.txn != nil:
 		return describeTxn(c.txn)
 	case c.grant != nil:

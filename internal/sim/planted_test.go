@@ -221,7 +221,7 @@ func wrapMachine(fault func(*buggyMachine)) func(*node, replica.Machine) replica
 	}
 }
 
-func (b *buggyMachine) Apply(index, term uint64, now int64, commands [][]byte, results []any) {
+func (b *buggyMachine) Apply(at replica.Position, commands [][]byte, results []any) {
 	list := append([][]byte(nil), commands...)
 	out := make([]any, len(list), len(list)+1)
 	if b.twice && len(list) > 0 {
@@ -239,7 +239,8 @@ func (b *buggyMachine) Apply(index, term uint64, now int64, commands [][]byte, r
 		burn := kv.Op{Kind: kv.OpPut, Key: []byte("zz")}
 		list, out = append(list, machine.EncodeTxn(nil, &kv.Txn{Success: []kv.Op{burn}})), append(out, nil)
 	}
-	b.Machine.Apply(index, term, now+b.late, list, out)
+	at.Now += b.late
+	b.Machine.Apply(at, list, out)
 	copy(results, out)
 }
 

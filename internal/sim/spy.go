@@ -25,33 +25,33 @@ func (n *node) spy(p *process) replica.Machine {
 }
 
 // Apply implements replica.Machine.
-func (s *spy) Apply(index, term uint64, now int64, commands [][]byte, results []any) {
-	s.Machine.Apply(index, term, now, commands, results)
+func (s *spy) Apply(at replica.Position, commands [][]byte, results []any) {
+	s.Machine.Apply(at, commands, results)
 	w := s.n.w
-	w.ledger.stamped(s.n.id, index, now)
-	s.after(index)
-	if index <= w.modelled {
+	w.ledger.stamped(s.n.id, at.Index, at.Now)
+	s.after(at.Index)
+	if at.Index <= w.modelled {
 		return
 	}
 	w.modelled++
-	if index != w.modelled {
-		violate("%s applies entry %d, but %d was never applied", s.n, index, w.modelled)
+	if at.Index != w.modelled {
+		violate("%s applies entry %d, but %d was never applied", s.n, at.Index, w.modelled)
 	}
-	w.checkStamp(now)
-	w.model.now = max(w.model.now, kv.Time(now))
+	w.checkStamp(at.Now)
+	w.model.now = max(w.model.now, kv.Time(at.Now))
 	for i, bytes := range commands {
-		w.model.run(w, term, bytes, results[i])
+		w.model.run(w, at.Term, bytes, results[i])
 	}
 }
 
 // ApplyMembers implements replica.Machine.
-func (s *spy) ApplyMembers(index, term uint64, now int64, change []byte) any {
-	res := s.Machine.ApplyMembers(index, term, now, change)
-	s.n.w.ledger.stamped(s.n.id, index, now)
-	s.after(index)
-	if index > s.n.w.modelled {
+func (s *spy) ApplyMembers(at replica.Position, change []byte) any {
+	res := s.Machine.ApplyMembers(at, change)
+	s.n.w.ledger.stamped(s.n.id, at.Index, at.Now)
+	s.after(at.Index)
+	if at.Index > s.n.w.modelled {
 		s.n.w.modelled++
-		s.n.w.model.now = max(s.n.w.model.now, kv.Time(now))
+		s.n.w.model.now = max(s.n.w.model.now, kv.Time(at.Now))
 	}
 	return res
 }

@@ -26,7 +26,7 @@ func (c *client) upload() {
 			return
 		}
 		end := min(offset+pieceBytes, len(value))
-		p := &piece{upload: id, offset: int64(offset), total: int64(len(value)), data: value[offset:end]}
+		p := &piece{machine.Piece{Upload: id, Offset: int64(offset), Total: int64(len(value))}, value[offset:end]}
 		c.ask(&command{piece: p}, func(bool) { next(end) })
 	}
 	next(0)
@@ -34,10 +34,10 @@ func (c *client) upload() {
 
 // stage takes a piece of a large value.
 func (m *model) stage(p *piece) {
-	if m.uploads[p.upload] == nil {
-		m.uploads[p.upload] = map[int64]int64{}
+	if m.uploads[p.Upload] == nil {
+		m.uploads[p.Upload] = map[int64]int64{}
 	}
-	m.uploads[p.upload][p.offset] = int64(len(p.data))
+	m.uploads[p.Upload][p.Offset] = int64(len(p.data))
 }
 
 // whole ends the upload that a command names, and reports whether all that it
