@@ -79,7 +79,7 @@ func newBackupVerifyCommand(g *globals) *cobra.Command {
 			return err
 		}
 		if err != nil {
-			return &hintedError{err, "This file must not be restored; take another backup."}
+			return &hintedError{fmt.Errorf("%s: %w", args[0], err), "This file must not be restored; take another backup."}
 		}
 		if g.output == "json" {
 			return printJSON(g.std.out, map[string]any{

@@ -115,6 +115,18 @@ func exitCode(err error) int {
 	return exitError
 }
 
+// limitHints are for requests over a limit of the member.
+var limitHints = []struct {
+	is   error
+	hint string
+}{
+	{kv.ErrKeyTooLarge, "Take a shorter key, or start the members with a larger --max-key-bytes."},
+	{kv.ErrRequestTooLarge, "Split the request, or start the members with a larger --max-request-bytes."},
+	{kv.ErrTooManyOps, "Split the transaction, or start the members with a larger --max-txn-ops."},
+	{kv.ErrCompacted, "Read at a later revision; history is kept for some minutes only."},
+	{kv.ErrFutureRevision, "The latest revision is in every answer of -o json."},
+}
+
 // hintFor names the next step after an error, where the error does not.
 func hintFor(err error) string {
 	var hinted *hintedError
@@ -130,6 +142,11 @@ func hintFor(err error) string {
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return "Check the path."
+	}
+	for _, h := range limitHints {
+		if errors.Is(err, h.is) {
+			return h.hint
+		}
 	}
 	switch kv.CodeOf(err) {
 	case kv.Unavailable:

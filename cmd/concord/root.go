@@ -50,6 +50,12 @@ func newRootCommand(std stdio) *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &usageError{err, "See '" + cmd.CommandPath() + " --help' for its flags."}
 	})
+	root.PersistentPreRun = func(cmd *cobra.Command, _ []string) {
+		// The commands share g, so each has to take its own default.
+		if f := cmd.Flags().Lookup("output"); f != nil && !f.Changed {
+			g.output = f.DefValue
+		}
+	}
 	root.AddGroup(
 		&cobra.Group{ID: "data", Title: "Keys and leases:"},
 		&cobra.Group{ID: "server", Title: "Members:"},

@@ -1,0 +1,244 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// The scripts run the program itself, as processes.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"concord": main})
+}
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: filepath.Join("testdata", "script"),
+		Setup: func(env *testscript.Env) error {
+			env.Values[processes{}] = map[string]*process{}
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"code": cmdCode, "start": cmdStart, "end": cmdEnd, "ports": cmdPorts, "flip": cmdFlip, "tear": cmdTear,
+		},
+	})
+}
+
+// cmdCode runs a command that must end with an exit code: code N COMMAND...
+func cmdCode(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: code N COMMAND...")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := 0
+	var exit *exec.ExitError
+	if err := ts.Exec(args[1], args[2:]...); errors.As(err, &exit) {
+		got = exit.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if got != want {
+		ts.Fatalf("exit code %d, want %d", got, want)
+	}
+}
+
+// processes is the key of the processes that a script has started, by name.
+type processes struct{}
+
+func started(ts *testscript.TestScript) map[string]*process {
+	return ts.Value(processes{}).(map[string]*process)
+}
+
+// process is a running member or cluster. It is a writer of what the process
+// says.
+type process struct {
+	cmd *exec.Cmd
+
+	mu    sync.Mutex
+	text  bytes.Buffer
+	want  *regexp.Regexp
+	found chan string // the first submatch of want
+}
+
+func (p *process) Write(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.text.Write(b)
+	if m := p.want.FindSubmatch(p.text.Bytes()); m != nil {
+		select {
+		case p.found <- string(m[1]):
+		default:
+		}
+	}
+	return len(b), nil
+}
+
+func (p *process) said() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.text.String()
+}
+
+var serving = regexp.MustCompile(`(?:serves clients at|endpoints  ) ([^\s,]+)[,\s]`)
+
+// cmdStart starts 'concord' and waits until it says where it serves clients,
+// which is in $CONCORD_ENDPOINTS and $NAME then: start NAME [KEY=VALUE...] ARG...
+// With "&" behind NAME it does not wait, with /(PATTERN)/ for what that says.
+func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: start NAME [&] [KEY=VALUE...] ARG...")
+	}
+	name, args := args[0], args[1:]
+	wait, want := args[0] != "&", serving
+	if strings.HasPrefix(args[0], "/") {
+		want = regexp.MustCompile(strings.Trim(args[0], "/"))
+	}
+	if !wait || want != serving {
+		args = args[1:]
+	}
+	env := []string{}
+	for _, name := range []string{"PATH", "HOME", "TMPDIR", "CONCORD_ENDPOINTS"} {
+		env = append(env, name+"="+ts.Getenv(name))
+	}
+	for len(args) > 0 && strings.Contains(args[0], "=") && !strings.HasPrefix(args[0], "-") {
+		env, args = append(env, args[0]), args[1:]
+	}
+	bin, err := lookPath(ts.Getenv("PATH"))
+	ts.Check(err)
+	p := &process{cmd: exec.Command(bin, args...), want: want, found: make(chan string, 1)}
+	p.cmd.Env, p.cmd.Dir = env, ts.MkAbs(".")
+	p.cmd.Stdout, p.cmd.Stderr = p, p
+	ts.Check(p.cmd.Start())
+	ended := make(chan struct{})
+	go func() { _ = p.cmd.Wait(); close(ended) }()
+	ts.Defer(func() { _ = p.cmd.Process.Kill(); <-ended })
+	started(ts)[name] = p
+	if !wait {
+		return
+	}
+	select {
+	case found := <-p.found:
+		if want == serving {
+			ts.Setenv("CONCORD_ENDPOINTS", found)
+			ts.Setenv(name, found)
+		}
+	case <-ended:
+		ts.Fatalf("%s ended: %s", name, p.said())
+	case <-time.After(time.Minute):
+		ts.Fatalf("%s does not serve: %s", name, p.said())
+	}
+}
+
+// cmdEnd ends a process, with SIGTERM or the named signal, or waits for its own
+// end ("wait"), and keeps what it said in NAME.log: end NAME [kill|wait] [CODE]
+func cmdEnd(ts *testscript.TestScript, neg bool, args []string) {
+	p := started(ts)[args[0]]
+	if neg || p == nil {
+		ts.Fatalf("no process %q", args[0])
+	}
+	how, code := "term", 0
+	if len(args) > 1 {
+		how = args[1]
+	}
+	if len(args) > 2 {
+		var err error
+		code, err = strconv.Atoi(args[2])
+		ts.Check(err)
+	}
+	switch how {
+	case "term":
+		ts.Check(p.cmd.Process.Signal(syscall.SIGTERM))
+	case "kill":
+		ts.Check(p.cmd.Process.Kill())
+		code = -1
+	}
+	deadline := time.Now().Add(time.Minute)
+	for p.cmd.Process.Signal(syscall.Signal(0)) == nil {
+		if time.Now().After(deadline) {
+			ts.Fatalf("%s does not end: %s", args[0], p.said())
+		}
+		<-time.After(5 * time.Millisecond)
+	}
+	delete(started(ts), args[0])
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]+".log"), []byte(p.said()), 0o600))
+	ts.Logf("%s", p.said())
+	for p.cmd.ProcessState == nil { // Wait has not returned yet
+		<-time.After(time.Millisecond)
+	}
+	if got := p.cmd.ProcessState.ExitCode(); got != code {
+		ts.Fatalf("%s ended with exit code %d, want %d", args[0], got, code)
+	}
+}
+
+func lookPath(path string) (string, error) {
+	for _, dir := range filepath.SplitList(path) {
+		if bin := filepath.Join(dir, "concord"); isFile(bin) {
+			return bin, nil
+		}
+	}
+	return "", exec.ErrNotFound
+}
+
+func isFile(name string) bool {
+	info, err := os.Stat(name)
+	return err == nil && info.Mode().IsRegular()
+}
+
+// cmdPorts sets variables to free addresses on loopback: ports VAR...
+func cmdPorts(ts *testscript.TestScript, _ bool, args []string) {
+	var listeners []net.Listener
+	for _, name := range args {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		ts.Check(err)
+		listeners = append(listeners, l)
+		ts.Setenv(name, l.Addr().String())
+	}
+	for _, l := range listeners {
+		ts.Check(l.Close())
+	}
+}
+
+// theFile is the one file that a pattern names.
+func theFile(ts *testscript.TestScript, pattern string) string {
+	files, err := filepath.Glob(ts.MkAbs(pattern))
+	ts.Check(err)
+	if len(files) == 0 {
+		ts.Fatalf("no file is named %s", pattern)
+	}
+	return files[0]
+}
+
+// cmdFlip flips a bit of a file: flip PATTERN OFFSET
+func cmdFlip(ts *testscript.TestScript, _ bool, args []string) {
+	name := theFile(ts, args[0])
+	data, err := os.ReadFile(name)
+	ts.Check(err)
+	at, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	data[at] ^= 1
+	ts.Check(os.WriteFile(name, data, 0o600))
+}
+
+// cmdTear makes the last write in a log file look cut by a crash: its last bytes
+// are zero. tear PATTERN
+func cmdTear(ts *testscript.TestScript, _ bool, args []string) {
+	name := theFile(ts, args[0])
+	data, err := os.ReadFile(name)
+	ts.Check(err)
+	end := len(bytes.TrimRight(data, "\x00"))
+	clear(data[end-8 : end])
+	ts.Check(os.WriteFile(name, data, 0o600))
+}
