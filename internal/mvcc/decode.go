@@ -14,12 +14,11 @@ type decoder struct {
 	keys     bump
 	versions bump
 
-	job  *loadJob
-	b    []byte // not decoded yet
-	key  []byte // last key of the chunk
-	bad  error
-	last bool // the version read is the last that the entry may have
-	nth  int  // large values used
+	job *loadJob
+	b   []byte // not decoded yet
+	key []byte // last key of the chunk
+	bad error
+	nth int // large values used
 }
 
 // decode serves jobs until there are no more.

@@ -152,7 +152,6 @@ type pendingChange struct {
 // ownChange is a change of this member's that is not applied yet.
 type ownChange struct {
 	id, term uint64
-	data     []byte // until it is handed to a leader
 }
 
 // requestChange takes a change from this member.

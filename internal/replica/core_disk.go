@@ -19,8 +19,6 @@ type disk struct {
 	queue []writing
 	// took is a moving average of how long writes take, in nanoseconds.
 	took int64
-	// truncated is what the log was last told to drop.
-	truncated uint64
 }
 
 // writing is a write under way, and what may happen once it is durable.

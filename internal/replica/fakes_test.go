@@ -25,7 +25,6 @@ type memLog struct {
 	mu    sync.Mutex
 	hook  func() error
 	first uint64
-	prev  uint64 // term before first
 	ents  []Entry
 	state HardState
 	mark  Mark

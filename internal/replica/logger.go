@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 )
@@ -11,13 +12,13 @@ type raftLogger struct{ log *slog.Logger }
 
 func (l raftLogger) print(level slog.Level, args []any) {
 	if l.log != nil {
-		l.log.Log(nil, level, "raft", "says", fmt.Sprint(args...))
+		l.log.Log(context.Background(), level, "raft", "says", fmt.Sprint(args...))
 	}
 }
 
 func (l raftLogger) printf(level slog.Level, format string, args []any) {
-	if l.log != nil && l.log.Enabled(nil, level) {
-		l.log.Log(nil, level, "raft", "says", fmt.Sprintf(format, args...))
+	if l.log != nil && l.log.Enabled(context.Background(), level) {
+		l.log.Log(context.Background(), level, "raft", "says", fmt.Sprintf(format, args...))
 	}
 }
 

@@ -71,7 +71,6 @@ type Replica struct {
 type running struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
-	once   sync.Once
 	group  sync.WaitGroup
 	began  atomic.Bool
 }

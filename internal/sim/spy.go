@@ -30,6 +30,7 @@ func (s *spy) Apply(at replica.Position, commands [][]byte, results []any) {
 	w := s.n.w
 	w.ledger.stamped(s.n.id, at.Index, at.Now)
 	s.after(at.Index)
+	w.ledger.answered(s.n.id, at.Index, digestResults(results))
 	if at.Index <= w.modelled {
 		return
 	}
@@ -73,6 +74,14 @@ func (s *spy) after(index uint64) {
 	}
 	s.n.w.ledger.applied(s.n.id, index, hash)
 	s.n.w.trace.mix(uint64(s.n.slot), index, hash)
+}
+
+// digestResults is 0 for an entry without commands.
+func digestResults(results []any) uint64 {
+	if len(results) == 0 {
+		return 0
+	}
+	return digest([]byte(describeResults(results)))
 }
 
 var _ replica.Machine = (*spy)(nil)

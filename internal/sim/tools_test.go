@@ -111,6 +111,7 @@ func TestLedger(t *testing.T) {
 		"never held":     func(l *ledger) { l.commits(1, slot{1, 1}) },
 		"a gap":          func(l *ledger) { l.filled(1, slot{2, 1}, content{}); l.commits(1, slot{2, 1}) },
 		"other hash":     func(l *ledger) { commit(l, 1); l.applied(1, 1, 7); l.applied(2, 1, 8) },
+		"other results":  func(l *ledger) { commit(l, 1); l.answered(1, 1, 7); l.answered(2, 1, 8) },
 		"not committed":  func(l *ledger) { l.applied(1, 1, 7) },
 		"changed":        func(l *ledger) { commit(l, 1); l.filled(2, slot{1, 2}, content{}); l.commits(2, slot{1, 2}) },
 		"time goes back": func(l *ledger) { commit(l, 1); commit(l, 2); l.stamped(1, 1, 9); l.stamped(1, 2, 8) },
