@@ -2,6 +2,7 @@ package concord
 
 import (
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -97,16 +98,19 @@ func BenchmarkGet(b *testing.B) {
 // with half of them written again behind it.
 func BenchmarkReopen(b *testing.B) {
 	dir := b.TempDir()
-	fill := func(n *Node, count int) {
-		ops := make([]kv.Op, 100)
-		for i := 0; i < count; i += len(ops) {
-			for j := range ops {
-				ops[j] = kv.Op{Kind: kv.OpPut, Key: fmt.Appendf(nil, "key/%08d", i+j), Value: make([]byte, 256)}
-			}
-			if _, err := n.Txn(b.Context(), kv.Txn{Success: ops}); err != nil {
-				b.Fatal(err)
-			}
+	fill := func(n *Node, count int) { // by callers that put one key each
+		var next atomic.Int64
+		var group sync.WaitGroup
+		for range 200 {
+			group.Go(func() {
+				for i := next.Add(1); i <= int64(count); i = next.Add(1) {
+					if _, err := kv.Put(b.Context(), n, fmt.Appendf(nil, "key/%08d", i), make([]byte, 256)); err != nil {
+						b.Error(err)
+					}
+				}
+			})
 		}
+		group.Wait()
 	}
 	reopen := func(b *testing.B) *Node {
 		n, err := Open(b.Context(), dir)

@@ -86,7 +86,12 @@ func (c *Core) peerDown(peer uint64) {
 
 // checkCampaign starts the pre-vote that is due.
 func (c *Core) checkCampaign() {
-	if c.elect.campaignAt == 0 || c.now < c.elect.campaignAt && !c.conf.sole(c.id) {
+	if c.elect.campaignAt == 0 {
+		return
+	}
+	if sole := c.conf.sole(c.id); !sole && c.now < c.elect.campaignAt {
+		return
+	} else if sole && !c.mayElectItself() {
 		return
 	}
 	c.elect.campaignAt = 0
@@ -105,6 +110,14 @@ func (c *Core) checkCampaign() {
 	if wait < int64(c.opt.Election) {
 		c.elect.campaignAt = c.now + wait + c.jitter(wait)
 	}
+}
+
+// mayElectItself reports whether a sole voter should campaign now. It first
+// applies what it knows to be committed: raft would else read all of that for
+// changes of the configuration, and no call can be answered before anyway. It
+// does not break off a campaign whose vote is being written.
+func (c *Core) mayElectItself() bool {
+	return c.state.Applied >= c.state.Commit && c.state.Role == Follower
 }
 
 // checkLeaderless fails what waits for a leader for too long.

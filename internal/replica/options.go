@@ -38,7 +38,7 @@ type Options struct {
 	MaxMessageBytes int
 	// MaxInflightBytes bounds entries under way to one peer; default 16 MiB.
 	MaxInflightBytes int64
-	// CacheBytes bounds the recent entries kept in memory; default 32 MiB.
+	// CacheBytes bounds the recent entries kept in memory; default 8 MiB.
 	CacheBytes int64
 	// SnapshotBytes is how much log makes a snapshot due, unless the last
 	// snapshot is larger; default 64 MiB.
@@ -69,7 +69,7 @@ func (o Options) withDefaults() (Options, error) {
 	o.MaxEntryBytes = or(o.MaxEntryBytes, 1<<20)
 	o.MaxMessageBytes = or(o.MaxMessageBytes, 1<<20)
 	o.MaxInflightBytes = or(o.MaxInflightBytes, 16<<20)
-	o.CacheBytes = or(o.CacheBytes, 32<<20)
+	o.CacheBytes = or(o.CacheBytes, 8<<20)
 	o.SnapshotBytes = or(o.SnapshotBytes, 64<<20)
 	switch {
 	case o.Tick <= 0 || o.Heartbeat < o.Tick:
