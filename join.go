@@ -107,8 +107,8 @@ func (n *Node) sharesAddr(a, b kv.Member) bool {
 	return slices.ContainsFunc(a.PeerAddrs, func(addr string) bool { return slices.Contains(b.PeerAddrs, addr) })
 }
 
-// settle makes a learner that has caught up a voter again where one is missing:
-// while the number of voters is even.
+// settle makes a learner that has caught up a voter, while there are fewer voters
+// than members in the list of peers that it was started with.
 func (n *Node) settle(ctx context.Context) error {
 	for {
 		s := n.replica.Status()
@@ -116,7 +116,7 @@ func (n *Node) settle(ctx context.Context) error {
 			if slices.Contains(s.Voters, uint64(n.id)) {
 				return nil
 			}
-		} else if len(s.Voters)%2 == 0 && n.Ready(ctx) == nil {
+		} else if len(s.Voters) < len(n.cfg.peers) && n.Ready(ctx) == nil {
 			ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 			err := n.PromoteMember(ctx, n.id)
 			cancel()
