@@ -52,10 +52,12 @@ func runDev(ctx context.Context, g *globals, opts devOptions) (err error) {
 	if opts.port < 0 || opts.port+100*(opts.nodes-1) > 65535 {
 		return usagef("--port %d is out of range; use 0 for free ports, or a lower one", opts.port)
 	}
-	log, err := newLogger(g, opts.logLevel, "text")
+	log, level, err := newLogger(g, opts.logLevel, "text")
 	if err != nil {
 		return err
 	}
+	// That members miss each other while all of them end is no news.
+	defer context.AfterFunc(ctx, func() { level.Set(slog.LevelError) })()
 	dir := opts.dataDir
 	if dir == "" {
 		if dir, err = os.MkdirTemp("", "concord-dev-"); err != nil {

@@ -79,7 +79,7 @@ func runServe(ctx context.Context, g *globals, s serveSettings) error {
 	if err := s.check(); err != nil {
 		return err
 	}
-	log, err := newLogger(g, s.LogLevel, s.LogFormat)
+	log, _, err := newLogger(g, s.LogLevel, s.LogFormat)
 	if err != nil {
 		return err
 	}
@@ -244,17 +244,18 @@ func parsePeers(list []string) (map[string]string, error) {
 	return peers, nil
 }
 
-func newLogger(g *globals, level, format string) (*slog.Logger, error) {
-	var l slog.Level
+// newLogger makes the program's logger, and what changes its level while it runs.
+func newLogger(g *globals, level, format string) (*slog.Logger, *slog.LevelVar, error) {
+	l := new(slog.LevelVar)
 	if err := l.UnmarshalText([]byte(level)); err != nil {
-		return nil, usagef("--log-level %q is unknown; use debug, info, warn or error", level)
+		return nil, nil, usagef("--log-level %q is unknown; use debug, info, warn or error", level)
 	}
 	opts := &slog.HandlerOptions{Level: l}
 	switch format {
 	case "text":
-		return slog.New(slog.NewTextHandler(g.std.err, opts)), nil
+		return slog.New(slog.NewTextHandler(g.std.err, opts)), l, nil
 	case "json":
-		return slog.New(slog.NewJSONHandler(g.std.err, opts)), nil
+		return slog.New(slog.NewJSONHandler(g.std.err, opts)), l, nil
 	}
-	return nil, usagef("--log-format %q is unknown; use text or json", format)
+	return nil, nil, usagef("--log-format %q is unknown; use text or json", format)
 }
