@@ -35,7 +35,7 @@ func (t *tasks) add(ents []*raftpb.Entry) {
 	for len(ents) > 0 {
 		n := 0
 		for n < len(ents) {
-			t.since += int64(entryBytes(ents[n]))
+			t.since += onDisk(ents[n])
 			n++
 			if ents[n-1].GetType() != raftpb.EntryNormal {
 				break
@@ -44,6 +44,14 @@ func (t *tasks) add(ents []*raftpb.Entry) {
 		t.waiting = append(t.waiting, Task{Entries: ents[:n:n]})
 		ents = ents[n:]
 	}
+}
+
+// onDisk is about what an entry takes in the log, which fills whole sectors: many
+// small entries make a snapshot due as well as few large ones, because reading
+// them at a start takes time too.
+func onDisk(e *raftpb.Entry) int64 {
+	const sector = 512
+	return (int64(entryBytes(e)) + sector - 1) / sector * sector
 }
 
 // giveTasks hands out what may be applied now.
