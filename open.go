@@ -210,7 +210,7 @@ func (n *Node) listen(id memberfile.File, h *peerHandler) error {
 	if l == nil {
 		var err error
 		if l, err = net.Listen("tcp", n.cfg.peerAddr); err != nil {
-			return fmt.Errorf("listen for members: %w", err)
+			return fmt.Errorf("listen for members: %w; give this member an address of this machine that no other process uses", err)
 		}
 	}
 	dialer := &net.Dialer{Timeout: 5 * time.Second}

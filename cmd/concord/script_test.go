@@ -31,7 +31,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"code": cmdCode, "start": cmdStart, "end": cmdEnd, "ports": cmdPorts, "flip": cmdFlip, "tear": cmdTear,
+			"code": cmdCode, "start": cmdStart, "end": cmdEnd, "said": cmdSaid, "ports": cmdPorts, "flip": cmdFlip, "tear": cmdTear,
 		},
 	})
 }
@@ -139,6 +139,21 @@ func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("%s ended: %s", name, p.said())
 	case <-time.After(time.Minute):
 		ts.Fatalf("%s does not serve: %s", name, p.said())
+	}
+}
+
+// cmdSaid waits until a process has said something: said NAME PATTERN
+func cmdSaid(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 || started(ts)[args[0]] == nil {
+		ts.Fatalf("usage: said NAME PATTERN")
+	}
+	p, want := started(ts)[args[0]], regexp.MustCompile(args[1])
+	deadline := time.Now().Add(time.Minute)
+	for !want.MatchString(p.said()) {
+		if time.Now().After(deadline) {
+			ts.Fatalf("%s has not said %s: %s", args[0], args[1], p.said())
+		}
+		<-time.After(5 * time.Millisecond)
 	}
 }
 
