@@ -1,18 +1,20 @@
 # make without a target lists the targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race lint fuzz sim kills powercut bench ci
+.PHONY: help build test race lint fuzz sim sim-long kills powercut chaos-short bench-embedded bench-restart ci
 
 # Seeds and sizes can be given: make sim SEEDS=5000 START=1000
-SEEDS ?= 2000
+SEEDS ?= 1000
 START ?= 1
 SEED  ?= 1
 KILLS ?= 1000
 CUTS  ?= 100
+HOURS ?= 8
 BENCH ?= -stores concord,hashicorp,etcd -members 1 -writers 1024 -rounds 3
+KEYS  ?= 1000000
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## the program, as ./bin/concord
 	go build -o bin/concord ./cmd/concord
@@ -30,8 +32,13 @@ lint: ## formatting, vet, the project's own rules, staticcheck
 fuzz: ## every fuzz test for FUZZ_TIME (5s)
 	.ci/run fuzz
 
-sim: ## SEEDS (2000) simulated clusters of a minute each, from seed START (1)
-	go test ./internal/sim -run '^TestSeeds$$' -count=1 -v -timeout 0 -sim.start=$(START) -sim.seeds=$(SEEDS) -sim.time=24h
+SIM = go test ./internal/sim -run '^TestSeeds$$' -count=1 -v -timeout 0 -sim.start=$(START)
+
+sim: ## SEEDS (1000) simulated clusters of a minute each, from seed START (1)
+	$(SIM) -sim.seeds=$(SEEDS) -sim.time=24h
+
+sim-long: ## as many of them as HOURS (8) hold
+	$(SIM) -sim.seeds=0 -sim.time=$(HOURS)h
 
 kills: ## KILLS (1000) times kill -9 of real processes under load, by SEED (1)
 	go run ./internal/chaos -kinds leader,member,all -faults $(KILLS) -seed $(SEED)
@@ -39,8 +46,14 @@ kills: ## KILLS (1000) times kill -9 of real processes under load, by SEED (1)
 powercut: ## CUTS (100) power cuts of real processes under load, by SEED (1); needs root
 	go run ./internal/chaos -kinds power -faults $(CUTS) -seed $(SEED)
 
-bench: ## Concord beside hashicorp/raft and etcd in one process (downloads them)
+chaos-short: ## a dozen kills and pauses, as for every change
+	.ci/run chaos
+
+bench-embedded: ## Concord beside hashicorp/raft and etcd in one process (downloads them)
 	go -C bench run ./embedded $(BENCH)
+
+bench-restart: build ## KEYS (1000000): how soon a member serves after kill -9, and its memory
+	go -C bench run ./restart -binary "$(CURDIR)/bin/concord" -keys $(KEYS)
 
 ci: ## what is run for every change; under 30 minutes on two cores
 	.ci/run
