@@ -1,15 +1,21 @@
 package etcdapi
 
 import (
+	"bytes"
+	"cmp"
+	"math"
+	"slices"
+
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 
 	"github.com/concord-kv/concord/kv"
 )
 
-// toRange takes negative limits and revisions for none, as etcd does. The sort
-// enumerations are numbered alike on both sides; checkRange has seen them.
-func toRange(r *pb.RangeRequest) kv.Range {
+// toRange takes negative limits and revisions for none, as etcd does outside of
+// transactions. The sort enumerations are numbered alike on both sides;
+// checkRange has seen them.
+func toRange(r *pb.RangeRequest, x extensions) kv.Range {
 	q := kv.Range{
 		Key: r.Key, End: r.RangeEnd,
 		Revision:  kv.Revision(max(r.Revision, 0)),
@@ -25,7 +31,55 @@ func toRange(r *pb.RangeRequest) kv.Range {
 	if r.Serializable {
 		q.Level = kv.Eventual
 	}
+	if cutsFirst(r, x) {
+		q.Sort, q.KeysOnly = kv.Sort{}, false
+		q.Limit += min(1, math.MaxInt64-q.Limit) // tells whether there is more
+	}
 	return q
+}
+
+// cutsFirst reports whether etcd applies the limit before it sorts. That is so
+// when a target is given without an order, which sorts all the same.
+// Source: etcd 3.7, server/etcdserver/txn/range.go, rangeLimit.
+func cutsFirst(r *pb.RangeRequest, x extensions) bool {
+	return !x.wanted && r.Limit > 0 && r.SortOrder == pb.RangeRequest_NONE && r.SortTarget != pb.RangeRequest_KEY &&
+		r.MinModRevision|r.MaxModRevision|r.MinCreateRevision|r.MaxCreateRevision == 0
+}
+
+// finishRange does to what toRange asked for what is etcd's alone: the limit
+// before the sort, and no leases where only keys are read, unless it has to read
+// the values to sort by them.
+func finishRange(r *pb.RangeRequest, res *kv.RangeResult, x extensions) {
+	if x.wanted {
+		return
+	}
+	if cutsFirst(r, x) {
+		slices.SortStableFunc(res.KVs, ascending[r.SortTarget])
+		if int64(len(res.KVs)) > r.Limit {
+			res.KVs, res.More = res.KVs[:r.Limit], true
+		}
+	}
+	if r.KeysOnly {
+		dropValues(res.KVs, r.SortTarget == pb.RangeRequest_VALUE)
+	}
+}
+
+// dropValues leaves of kvs what etcd answers where only keys are read.
+func dropValues(kvs []kv.KeyValue, leases bool) {
+	for i := range kvs {
+		kvs[i].Value = nil
+		if !leases {
+			kvs[i].Lease = 0
+		}
+	}
+}
+
+// ascending are the orders of the sort targets.
+var ascending = map[pb.RangeRequest_SortTarget]func(a, b kv.KeyValue) int{
+	pb.RangeRequest_VERSION: func(a, b kv.KeyValue) int { return cmp.Compare(a.Version, b.Version) },
+	pb.RangeRequest_CREATE:  func(a, b kv.KeyValue) int { return cmp.Compare(a.CreateRevision, b.CreateRevision) },
+	pb.RangeRequest_MOD:     func(a, b kv.KeyValue) int { return cmp.Compare(a.ModRevision, b.ModRevision) },
+	pb.RangeRequest_VALUE:   func(a, b kv.KeyValue) int { return bytes.Compare(a.Value, b.Value) },
 }
 
 func toPut(r *pb.PutRequest, x extensions) kv.Op {
@@ -40,21 +94,21 @@ func toDelete(r *pb.DeleteRangeRequest) kv.Op {
 }
 
 // toTxn converts a transaction that checkTxn has passed.
-func toTxn(r *pb.TxnRequest) (t kv.Txn, err error) {
+func toTxn(r *pb.TxnRequest, x extensions) (t kv.Txn, err error) {
 	if len(r.Compare) > 0 {
 		t.Compare = make([]kv.Compare, len(r.Compare))
 	}
 	for i, c := range r.Compare {
 		t.Compare[i] = toCompare(c)
 	}
-	if t.Success, err = toOps(r.Success); err != nil {
+	if t.Success, err = toOps(r.Success, x); err != nil {
 		return kv.Txn{}, err
 	}
-	t.Failure, err = toOps(r.Failure)
+	t.Failure, err = toOps(r.Failure, x)
 	return t, err
 }
 
-func toOps(ops []*pb.RequestOp) ([]kv.Op, error) {
+func toOps(ops []*pb.RequestOp, x extensions) ([]kv.Op, error) {
 	if len(ops) == 0 {
 		return nil, nil
 	}
@@ -62,18 +116,18 @@ func toOps(ops []*pb.RequestOp) ([]kv.Op, error) {
 	for i, op := range ops {
 		switch o := op.Request.(type) {
 		case *pb.RequestOp_RequestPut:
-			x, err := extensionsOf(o.RequestPut)
+			own, err := extensionsOf(o.RequestPut)
 			if err != nil {
 				return nil, err
 			}
-			out[i] = toPut(o.RequestPut, x)
+			out[i] = toPut(o.RequestPut, own)
 		case *pb.RequestOp_RequestDeleteRange:
 			out[i] = toDelete(o.RequestDeleteRange)
 		case *pb.RequestOp_RequestRange:
-			q := toRange(o.RequestRange)
+			q := toRange(o.RequestRange, x)
 			out[i] = kv.Op{Kind: kv.OpRange, Range: &q}
 		case *pb.RequestOp_RequestTxn:
-			t, err := toTxn(o.RequestTxn)
+			t, err := toTxn(o.RequestTxn, x)
 			if err != nil {
 				return nil, err
 			}
@@ -86,10 +140,12 @@ func toOps(ops []*pb.RequestOp) ([]kv.Op, error) {
 // toCompare leaves the operand zero when it is missing or of another target
 // than the comparison's, as etcd does.
 func toCompare(c *pb.Compare) kv.Compare {
+	if uint32(c.Target) > uint32(pb.Compare_LEASE) || uint32(c.Result) > uint32(pb.Compare_NOT_EQUAL) {
+		return unknownCompare(c)
+	}
 	out := kv.Compare{
 		Key: c.Key, End: c.RangeEnd,
-		Target:   kv.CompareTarget(min(uint32(c.Target), 255)),
-		Relation: kv.Relation(min(uint32(c.Result), 255)),
+		Target: kv.CompareTarget(c.Target), Relation: kv.Relation(c.Result),
 	}
 	switch u := c.TargetUnion.(type) {
 	case *pb.Compare_Version:
@@ -104,6 +160,21 @@ func toCompare(c *pb.Compare) kv.Compare {
 		if c.Target == pb.Compare_VALUE {
 			out.Value = u.Value
 		}
+	}
+	return out
+}
+
+// unknownCompare makes a comparison with the meaning that etcd gives to numbers
+// that it does not know: what is compared is equal, and the relation holds. Only
+// the value of a key that does not exist compares with nothing even then.
+// Source: etcd 3.7, server/etcdserver/txn/txn.go, compareKV.
+func unknownCompare(c *pb.Compare) kv.Compare {
+	out := kv.Compare{Key: c.Key, End: c.RangeEnd, Target: kv.CompareVersion, Relation: kv.Greater, Number: -1} // always true
+	switch {
+	case c.Target == pb.Compare_VALUE:
+		out.Number = 0 // there is such a key
+	case uint32(c.Result) <= uint32(pb.Compare_NOT_EQUAL) && c.Result != pb.Compare_EQUAL:
+		out.Relation = kv.Less // never
 	}
 	return out
 }
@@ -150,42 +221,4 @@ func fromPut(r *kv.OpResult, x extensions) *pb.PutResponse {
 		resp.PrevKv = fromKV(new(mvccpb.KeyValue), &r.Prev[0], x)
 	}
 	return resp
-}
-
-// fromTxn leaves the outermost header out. Inner answers have headers with a
-// revision only, as etcd's.
-func fromTxn(t *kv.TxnResult, x extensions) *pb.TxnResponse {
-	resp := &pb.TxnResponse{Succeeded: t.Succeeded}
-	if len(t.Ops) == 0 {
-		return resp
-	}
-	resp.Responses = make([]*pb.ResponseOp, len(t.Ops))
-	for i := range t.Ops {
-		resp.Responses[i] = fromOp(&t.Ops[i], t.Header, x)
-	}
-	return resp
-}
-
-func fromOp(o *kv.OpResult, h kv.Header, x extensions) *pb.ResponseOp {
-	inner := &pb.ResponseHeader{Revision: int64(h.Revision)}
-	switch o.Kind {
-	case kv.OpPut:
-		resp := fromPut(o, x)
-		resp.Header = inner
-		return &pb.ResponseOp{Response: &pb.ResponseOp_ResponsePut{ResponsePut: resp}}
-	case kv.OpDelete:
-		resp := fromDelete(o, x)
-		resp.Header = inner
-		return &pb.ResponseOp{Response: &pb.ResponseOp_ResponseDeleteRange{ResponseDeleteRange: resp}}
-	case kv.OpRange:
-		resp := fromRange(o.Range, x)
-		if r := o.Range.Revision; r != 0 {
-			inner.Revision = int64(r)
-		}
-		resp.Header = inner
-		return &pb.ResponseOp{Response: &pb.ResponseOp_ResponseRange{ResponseRange: resp}}
-	}
-	resp := fromTxn(o.Txn, x)
-	resp.Header = inner
-	return &pb.ResponseOp{Response: &pb.ResponseOp_ResponseTxn{ResponseTxn: resp}}
 }

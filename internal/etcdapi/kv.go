@@ -33,7 +33,7 @@ func (s *kvServer) Range(ctx context.Context, r *pb.RangeRequest) (*pb.RangeResp
 	if err := checkRange(r); err != nil {
 		return nil, err
 	}
-	q := toRange(r)
+	q := toRange(r, x)
 	if x.has1001 {
 		q.Level = kv.ReadLevel(min(x.n1001, 255))
 	}
@@ -41,6 +41,7 @@ func (s *kvServer) Range(ctx context.Context, r *pb.RangeRequest) (*pb.RangeResp
 	if err != nil {
 		return nil, toStatus(err)
 	}
+	finishRange(r, &res, x)
 	resp := fromRange(&res, x)
 	resp.Header = s.header(res.Header, x)
 	return resp, nil
@@ -132,7 +133,7 @@ func (s *kvServer) Txn(ctx context.Context, r *pb.TxnRequest) (*pb.TxnResponse, 
 	}
 	defer s.inFlight.leave(n)
 
-	t, err := toTxn(r)
+	t, err := toTxn(r, x)
 	if err != nil {
 		return nil, err
 	}
@@ -141,7 +142,7 @@ func (s *kvServer) Txn(ctx context.Context, r *pb.TxnRequest) (*pb.TxnResponse, 
 	if err != nil {
 		return nil, toStatus(err)
 	}
-	resp := fromTxn(&res, x)
+	resp := fromTxn(r, &res, x)
 	resp.Header = s.header(res.Header, x)
 	return resp, nil
 }

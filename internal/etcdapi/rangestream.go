@@ -26,8 +26,9 @@ func (s *kvServer) RangeStream(r *pb.RangeRequest, stream pb.KV_RangeStreamServe
 	if err := checkRangeStream(r); err != nil {
 		return err
 	}
-	q := toRange(r)
-	q.Sort = kv.Sort{} // a target without an order counts for nothing here
+	q := toRange(r, x)
+	// A target without an order counts for nothing here.
+	q.Sort, q.Limit, q.KeysOnly = kv.Sort{}, max(r.Limit, 0), r.KeysOnly
 	if x.has1001 {
 		q.Level = kv.ReadLevel(min(x.n1001, 255))
 	}
@@ -77,6 +78,9 @@ func (s *kvServer) rangeChunks(stream pb.KV_RangeStreamServer, q kv.Range, x ext
 			if q.Revision == 0 {
 				q.Revision = res.Revision
 			}
+		}
+		if q.KeysOnly && !x.wanted {
+			dropValues(res.KVs, false)
 		}
 		left -= int64(len(res.KVs))
 		out := &pb.RangeResponse{Kvs: fromKVs(res.KVs, x)}

@@ -59,6 +59,18 @@ type watch struct {
 	created bool
 	// synced: everything up to this revision was sent.
 	synced kv.Revision
+	// asked: an empty batch is due that ask asked for.
+	asked bool
+}
+
+// askProgress asks the store for an empty batch, unless it is asked already and
+// has not looked yet. With the stream's mu.
+func (w *watch) askProgress() {
+	select {
+	case w.ask <- struct{}{}:
+		w.asked = true
+	default:
+	}
 }
 
 // Watch serves one stream of watches.
@@ -195,7 +207,7 @@ func (ws *watchStream) add(w *watch) bool {
 	}
 	ws.watches[w.id] = w
 	if ws.progress.pending {
-		w.ask <- struct{}{}
+		w.askProgress()
 	}
 	return true
 }
@@ -236,9 +248,10 @@ func (ws *watchStream) deliver(w *watch, b kv.WatchBatch) bool {
 	}
 	if len(b.Events) == 0 {
 		w.synced = max(w.synced, b.Revision)
-		if w.notify && !ws.progress.pending {
+		if w.notify && !w.asked {
 			ws.send(&pb.WatchResponse{Header: ws.header(b.Revision, w.ext), WatchId: w.id})
 		}
+		w.asked = false
 		ws.finishProgress()
 		return true
 	}
@@ -305,6 +318,9 @@ func (ws *watchStream) fail(w *watch, err error) {
 	var compacted *kv.CompactedError
 	if errors.As(err, &compacted) {
 		r.CompactRevision = int64(compacted.Compacted)
+		if !w.ext.wanted {
+			r.Header.Revision = 0 // as etcd's
+		}
 	} else {
 		r.CancelReason = toStatus(err).Error()
 	}

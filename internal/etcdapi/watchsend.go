@@ -43,10 +43,7 @@ func (ws *watchStream) startProgress() {
 	p.pending, p.again = true, false
 	p.goal = max(ws.delivered, ws.api.now().Revision)
 	for _, w := range ws.watches {
-		select {
-		case w.ask <- struct{}{}:
-		default: // it is asked already and has not looked yet
-		}
+		w.askProgress()
 	}
 	ws.finishProgress()
 }
