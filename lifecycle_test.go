@@ -53,7 +53,10 @@ func measure(t *testing.T) usage {
 // A thousand times Open, a put and Close leave nothing behind. The disk is in
 // memory, so that only the member itself counts; TestReopenOnDisk has the rest.
 func TestThousandCyclesLeakNothing(t *testing.T) {
-	const cycles, warm = 1000, 100
+	cycles, warm := 1000, 100
+	if underRace {
+		cycles, warm = 100, 20
+	}
 	files := new(vfs.Mem)
 	var before usage
 	for i := range cycles {
