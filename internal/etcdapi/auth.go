@@ -14,9 +14,9 @@ type authServer struct {
 	pb.UnimplementedAuthServer
 }
 
-// AuthStatus says that authentication is off.
+// AuthStatus says that authentication is off, at etcd's first revision of it.
 func (s *authServer) AuthStatus(context.Context, *pb.AuthStatusRequest) (*pb.AuthStatusResponse, error) {
-	return &pb.AuthStatusResponse{Header: s.header(s.now(), extensions{})}, nil
+	return &pb.AuthStatusResponse{Header: s.header(s.now(), extensions{}), AuthRevision: 1}, nil
 }
 
 // Authenticate answers what etcd does when authentication is off; its clients

@@ -49,15 +49,13 @@ func (s *clusterServer) MemberRemove(ctx context.Context, r *pb.MemberRemoveRequ
 
 // MemberUpdate replaces a member's peer URLs.
 func (s *clusterServer) MemberUpdate(ctx context.Context, r *pb.MemberUpdateRequest) (*pb.MemberUpdateResponse, error) {
-	addrs, err := toAddrs(r.PeerURLs)
-	if err != nil {
-		return nil, err
-	}
 	m, err := s.member(ctx, kv.MemberID(r.ID))
 	if err != nil {
 		return nil, err
 	}
-	m.PeerAddrs = addrs
+	if m.PeerAddrs, err = toAddrs(r.PeerURLs); err != nil {
+		return nil, err
+	}
 	if err := s.cluster.UpdateMember(ctx, m); err != nil {
 		return nil, memberStatus(err)
 	}

@@ -21,7 +21,6 @@ var (
 	errNoSort     = status.Error(codes.Unimplemented, "RangeStream does not support custom sort orders")
 	errNoFilters  = status.Error(codes.Unimplemented, "RangeStream does not support revision filters")
 	errNoLeader   = rpctypes.ErrGRPCNoLeader
-	errNoHash     = status.Error(codes.Unimplemented, "etcdserver: this member cannot hash a revision")
 	errDuplicate  = errors.New("mvcc: duplicate watch ID provided on the WatchStream")
 	errEmptyRange = errors.New("mvcc: watcher range is empty")
 )

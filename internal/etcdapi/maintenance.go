@@ -10,21 +10,6 @@ import (
 	"github.com/concord-kv/concord/kv"
 )
 
-// RevisionHash is the hash of the keys at a revision.
-type RevisionHash struct {
-	Hash uint32
-	// Revision is the one hashed; Compacted the last compaction's at that time.
-	Revision, Compacted kv.Revision
-}
-
-// RevisionHasher is what a [kv.Cluster] may offer besides, for HashKV. Without
-// it HashKV is unimplemented.
-type RevisionHasher interface {
-	// HashRevision hashes the keys at rev, or at the latest when it is 0. At
-	// one revision all members answer alike.
-	HashRevision(ctx context.Context, rev kv.Revision) (RevisionHash, error)
-}
-
 // maintenanceServer is the service etcdserverpb.Maintenance. What it does not
 // have is unimplemented: Snapshot and Downgrade.
 type maintenanceServer struct {
@@ -92,22 +77,6 @@ func (s *maintenanceServer) Hash(context.Context, *pb.HashRequest) (*pb.HashResp
 	st := s.cluster.Status()
 	h := kv.Header{Revision: st.Revision, Time: st.Time}
 	return &pb.HashResponse{Header: s.header(h, extensions{}), Hash: uint32(st.Hash ^ st.Hash>>32)}, nil
-}
-
-// HashKV hashes the keys at a revision.
-func (s *maintenanceServer) HashKV(ctx context.Context, r *pb.HashKVRequest) (*pb.HashKVResponse, error) {
-	hasher, ok := s.cluster.(RevisionHasher)
-	if !ok {
-		return nil, errNoHash
-	}
-	h, err := hasher.HashRevision(ctx, kv.Revision(max(r.Revision, 0)))
-	if err != nil {
-		return nil, toStatus(err)
-	}
-	return &pb.HashKVResponse{
-		Header: s.header(s.now(), extensions{}), Hash: h.Hash,
-		HashRevision: int64(h.Revision), CompactRevision: int64(h.Compacted),
-	}, nil
 }
 
 // MoveLeader hands leadership over; only the leader does it. Clients that know
