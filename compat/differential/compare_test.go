@@ -1,6 +1,7 @@
 package differential
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"slices"
@@ -56,6 +57,8 @@ func scrub(m proto.Message) {
 	switch m := m.(type) {
 	case *pb.LeaseLeasesResponse:
 		slices.SortFunc(m.Leases, func(a, b *pb.LeaseStatus) int { return cmp.Compare(a.ID, b.ID) })
+	case *pb.LeaseTimeToLiveResponse:
+		slices.SortFunc(m.Keys, bytes.Compare)
 	case *pb.HashKVResponse:
 		m.Hash = min(m.Hash, 1)
 	case *pb.HashResponse:
@@ -63,7 +66,7 @@ func scrub(m proto.Message) {
 	case *pb.StatusResponse:
 		m.DbSize, m.DbSizeInUse = min(m.DbSize, 1), min(m.DbSizeInUse, 1)
 		m.RaftIndex, m.RaftAppliedIndex, m.RaftTerm = min(m.RaftIndex, 1), min(m.RaftAppliedIndex, 1), min(m.RaftTerm, 1)
-		m.Leader = min(m.Leader, 1)
+		m.Leader, m.DbSizeQuota = min(m.Leader, 1), 0
 	case *pb.Member:
 		m.ID = min(m.ID, 1)
 	}

@@ -30,7 +30,9 @@ type runner struct {
 	streams []*watchPair
 	last    []string
 	differ  int
-	counts  map[string]int
+	// past is when the last watch from a given revision was made.
+	past   time.Time
+	counts map[string]int
 }
 
 func TestRandomOneMember(t *testing.T) { testRandom(t, 1) }
@@ -69,9 +71,10 @@ func (r *runner) step() {
 		r.ask(r.put())
 	case n < 670:
 		r.ask(r.deleteRange())
-	case n < 880:
+	case n < 885:
 		r.ask(r.txn(2))
 	case n < 890:
+		r.sync() // etcd reads the key before an event only when it sends it
 		r.ask(r.compaction())
 	case n < 940:
 		r.ask(r.leaseRequest())

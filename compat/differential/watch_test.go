@@ -22,7 +22,7 @@ type watchStream struct {
 	mu sync.Mutex
 	// control are the responses without events, in order.
 	control []*pb.WatchResponse
-	// events are those of each watch in order; ids are never used again.
+	// events are those of each watch in order.
 	events map[int64][]*mvccpb.Event
 	err    error
 	more   chan struct{}
@@ -60,6 +60,9 @@ func (s *watchStream) receive() {
 // take checks a response by itself and files it. With mu.
 func (s *watchStream) take(r *pb.WatchResponse) error {
 	if len(r.Events) == 0 {
+		if r.Created {
+			delete(s.events, r.WatchId) // of an earlier watch
+		}
 		s.control = append(s.control, r)
 		return nil
 	}
@@ -104,6 +107,23 @@ func (r *runner) newWatchPair() *watchPair {
 // maxStreams and maxWatches keep the work for each event small.
 const maxStreams, maxWatches = 3, 12
 
+// syncTime is how long etcd may take to bring a watch from the past up to date,
+// which it does every 100 ms.
+const syncTime = 500 * time.Millisecond
+
+// sync settles and gives etcd time to have every watch up to date: until then it
+// drops requests for progress and ends watches for compactions that took nothing
+// from them.
+func (r *runner) sync() {
+	r.settle()
+	if wait := time.Until(r.past.Add(syncTime)); wait > 0 {
+		<-time.After(wait)
+	}
+}
+
+// unknownWatch is an id that no watch has.
+const unknownWatch = 99
+
 // watch creates or cancels a watch, or asks for progress.
 func (r *runner) watch() {
 	if len(r.streams) < maxStreams {
@@ -113,14 +133,15 @@ func (r *runner) watch() {
 	w := r.streams[i]
 	switch n := r.IntN(20); {
 	case len(w.ids) > maxWatches || n == 0:
-		r.settle()
-		r.note("end of a stream of watches")
-		w.cancel()
-		r.streams = slices.Delete(r.streams, i, i+1)
+		r.endStream(i)
 	case n < 13:
-		r.createWatch(w)
+		if r.createWatch(w) {
+			// etcd keeps the watch on the stream: its id stays taken, and no
+			// progress is reported any more.
+			r.endStream(i)
+		}
 	case n < 17:
-		id := int64(99)
+		id := int64(unknownWatch)
 		if len(w.ids) > 0 && r.chance(90) {
 			k := r.IntN(len(w.ids))
 			id = w.ids[k]
@@ -133,8 +154,7 @@ func (r *runner) watch() {
 		}})
 		r.settle()
 	default:
-		// etcd drops a request when a watch lags behind.
-		r.settle()
+		r.sync()
 		r.sendWatch(w, &pb.WatchRequest{RequestUnion: &pb.WatchRequest_ProgressRequest{
 			ProgressRequest: &pb.WatchProgressRequest{},
 		}})
@@ -142,10 +162,18 @@ func (r *runner) watch() {
 	}
 }
 
-func (r *runner) createWatch(w *watchPair) {
+func (r *runner) endStream(i int) {
+	r.settle()
+	r.note("end of a stream of watches")
+	r.streams[i].cancel()
+	r.streams = slices.Delete(r.streams, i, i+1)
+}
+
+// createWatch reports whether the watch began before the compacted revision.
+func (r *runner) createWatch(w *watchPair) (compacted bool) {
 	c := &pb.WatchCreateRequest{Key: r.key(), RangeEnd: r.end(), PrevKv: r.chance(50), ProgressNotify: r.chance(20), Fragment: r.chance(20)}
 	if r.chance(60) {
-		c.StartRevision = r.oldRevision()
+		c.StartRevision, r.past = r.oldRevision(), time.Now()
 	}
 	if r.chance(15) {
 		c.WatchId = 1 + r.Int64N(20)
@@ -157,12 +185,14 @@ func (r *runner) createWatch(w *watchPair) {
 	r.sendWatch(w, &pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: c}})
 	r.settle()
 	for _, resp := range w.etcd.control[min(before, len(w.etcd.control)):] {
+		compacted = compacted || resp.CompactRevision != 0
 		if resp.Created && !resp.Canceled {
 			w.ids = append(w.ids, resp.WatchId)
 		} else if k := slices.Index(w.ids, resp.WatchId); resp.Canceled && k >= 0 {
 			w.ids = slices.Delete(w.ids, k, k+1)
 		}
 	}
+	return compacted
 }
 
 func (r *runner) sendWatch(w *watchPair, req *pb.WatchRequest) {
@@ -174,8 +204,9 @@ func (r *runner) sendWatch(w *watchPair, req *pb.WatchRequest) {
 	if err := w.concord.Send(req); err != nil {
 		r.tb.Error("concord", err)
 	}
-	// Both have answered when the answers are the same and there is one.
-	if req.GetCancelRequest() == nil || req.GetCancelRequest().WatchId != 99 {
+	// Every creation is answered, and so are cancellations of watches that are
+	// there, and progress requests when there are watches.
+	if c := req.GetCancelRequest(); c == nil && (len(w.ids) > 0 || req.GetProgressRequest() == nil) || c != nil && c.WatchId != unknownWatch {
 		w.seen++
 	}
 }
