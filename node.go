@@ -24,6 +24,7 @@ type Node struct {
 	limits    kv.Limits
 	log       *slog.Logger
 	id        kv.MemberID
+	wal       *diskLog
 	snaps     *snap.Store
 	machine   *machine.Machine
 	replica   *replica.Replica

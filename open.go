@@ -75,7 +75,7 @@ func openMember(ctx context.Context, cfg config) (_ *Node, err error) {
 	if err := n.openStore(id); err != nil {
 		return nil, err
 	}
-	loops := append(n.duties(), n.replica.Run, n.announce, n.settle, n.followSettings(id))
+	loops := append(n.duties(), n.replica.Run, n.tendDisk, n.announce, n.settle, n.followSettings(id))
 	if n.transport != nil {
 		if err := n.tellOfCluster(id, peers); err != nil {
 			return nil, err
@@ -158,11 +158,11 @@ func (n *Node) openStore(id memberfile.File) error {
 		return damaged(fmt.Errorf("open log: %w", err), n.cfg.peers != nil)
 	}
 	n.onClose("log", log.Close)
-	n.snaps = snaps
+	n.wal, n.snaps = &diskLog{Log: log}, snaps
 	n.machine = machine.New(machine.Options{})
 	n.onClose("machine", func() error { n.machine.Close(); return nil })
 	cfg := replica.Config{
-		ID: id.ID, Cluster: id.Cluster, Machine: n.machine, Log: log, Snapshots: snapshots{snaps},
+		ID: id.ID, Cluster: id.Cluster, Machine: n.machine, Log: n.wal, Snapshots: snapshots{snaps},
 		Options: replica.Options{
 			Heartbeat: n.cfg.heartbeat, Election: n.cfg.election,
 			SnapshotBytes: n.cfg.snapshot, MaxCommandBytes: n.maxCommand(),

@@ -43,6 +43,9 @@ func (n *Node) Txn(ctx context.Context, t kv.Txn) (kv.TxnResult, error) {
 	if t.ReadOnly() {
 		return n.readTxn(ctx, &t)
 	}
+	if err := n.checkSpace(&t); err != nil {
+		return kv.TxnResult{}, err
+	}
 	if size > machine.PieceBytes {
 		return n.largeTxn(ctx, &t)
 	}

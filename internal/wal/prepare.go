@@ -344,7 +344,7 @@ func (p *preparer) pop() *segment {
 // wait makes the next segment now, from the reserve if the disk is full.
 func (p *preparer) wait() (*segment, error) {
 	p.lockHurried()
-	defer p.work.Unlock()
+	defer p.unlockHurried()
 	if seg := p.pop(); seg != nil {
 		return seg, nil
 	}
@@ -364,13 +364,17 @@ func (p *preparer) wait() (*segment, error) {
 	return p.useReserve()
 }
 
-// lockHurried takes work and lets whoever has it finish fast.
+// lockHurried takes work. Nothing is paced until unlockHurried: the log waits.
 func (p *preparer) lockHurried() {
 	p.mu.Lock()
 	p.hurry++
 	p.mu.Unlock()
 	p.cond.Broadcast()
 	p.work.Lock()
+}
+
+func (p *preparer) unlockHurried() {
+	p.work.Unlock()
 	p.mu.Lock()
 	p.hurry--
 	p.mu.Unlock()
@@ -379,7 +383,7 @@ func (p *preparer) lockHurried() {
 // retry tries again after a full disk.
 func (p *preparer) retry() error {
 	p.lockHurried()
-	defer p.work.Unlock()
+	defer p.unlockHurried()
 	p.fill()
 	p.mu.Lock()
 	defer p.mu.Unlock()
