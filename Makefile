@@ -10,11 +10,12 @@ SEED  ?= 1
 KILLS ?= 1000
 CUTS  ?= 100
 HOURS ?= 8
+OPERATIONS ?= 60000
 BENCH ?= -stores concord,hashicorp,etcd -members 1 -writers 1024 -rounds 3
 KEYS  ?= 1000000
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## the program, as ./bin/concord
 	go build -o bin/concord ./cmd/concord
@@ -54,6 +55,19 @@ bench-embedded: ## Concord beside hashicorp/raft and etcd in one process (downlo
 
 bench-restart: build ## KEYS (1000000): how soon a member serves after kill -9, and its memory
 	go -C bench run ./restart -binary "$(CURDIR)/bin/concord" -keys $(KEYS)
+
+.PHONY: compat compat-differential compat-etcdctl compat-clientv3
+
+compat: compat-differential compat-etcdctl compat-clientv3 ## etcd's clients and answers beside ours (downloads etcd); see docs/COMPATIBILITY.md
+
+compat-differential: ## OPERATIONS (60000) random ones on etcd and Concord, and every error, by SEED
+	go -C compat test ./differential -count=1 -v -timeout 60m -args -operations $(OPERATIONS) -seed $(SEED)
+
+compat-etcdctl: ## etcd's etcdctl on etcd and on three members of concord dev
+	go -C compat test ./etcdctl -count=1 -timeout 10m
+
+compat-clientv3: ## etcd's Go client with concurrency, leasing, mirror, namespace, naming, ordering
+	go -C compat test ./clientv3 -count=1 -v -timeout 10m
 
 ci: ## what is run for every change; under 30 minutes on two cores
 	.ci/run

@@ -1,0 +1,3 @@
+// Package etcdctl runs etcd's own etcdctl against etcd and against "concord dev"
+// of three members, a process of its own, and compares what it prints.
+package etcdctl
