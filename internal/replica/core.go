@@ -186,7 +186,9 @@ func (c *Core) advance(now int64) {
 	}
 	for c.ticked+tick <= c.now {
 		c.ticked += tick
-		c.node.Tick()
+		if !c.replaying() || c.state.Role == Leader { // else raft might campaign, see replayTo
+			c.node.Tick()
+		}
 	}
 	c.watchDisk()
 	c.checkLeaderless()

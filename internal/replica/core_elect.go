@@ -19,6 +19,11 @@ type elect struct {
 	// until lostUntil was under way then and says nothing.
 	lost      uint64
 	lostUntil int64
+	// replayTo is the entry up to which this member knew its log to be
+	// committed when it started. It applies that before it campaigns: raft
+	// would else read all of it, at each attempt, for changes of the
+	// configuration, and a leader that has not applied it could serve nobody.
+	replayTo uint64
 	// leaderlessSince is since when no leader is known.
 	leaderlessSince int64
 	// holdUntil: no vote is given before, because this member may have
@@ -32,6 +37,7 @@ type elect struct {
 func (c *Core) startElections(seed uint64) {
 	c.elect.random = seed
 	c.elect.leaderlessSince = c.now
+	c.elect.replayTo = c.storage.log.State().Commit
 	if c.conf.sole(c.id) {
 		c.elect.campaignAt = max(c.now, 1)
 		return
@@ -89,9 +95,14 @@ func (c *Core) checkCampaign() {
 	if c.elect.campaignAt == 0 {
 		return
 	}
-	if sole := c.conf.sole(c.id); !sole && c.now < c.elect.campaignAt {
+	if c.replaying() {
 		return
-	} else if sole && !c.mayElectItself() {
+	}
+	if c.conf.sole(c.id) {
+		if c.state.Role != Follower {
+			return // its vote is being written
+		}
+	} else if c.now < c.elect.campaignAt {
 		return
 	}
 	c.elect.campaignAt = 0
@@ -112,12 +123,16 @@ func (c *Core) checkCampaign() {
 	}
 }
 
-// mayElectItself reports whether a sole voter should campaign now. It first
-// applies what it knows to be committed: raft would else read all of that for
-// changes of the configuration, and no call can be answered before anyway. It
-// does not break off a campaign whose vote is being written.
-func (c *Core) mayElectItself() bool {
-	return c.state.Applied >= c.state.Commit && c.state.Role == Follower
+// replaying reports whether this member still applies what its log held when it
+// started.
+func (c *Core) replaying() bool { return c.state.Applied < c.elect.replayTo }
+
+// replayed lets a member that has caught up with its own log campaign.
+func (c *Core) replayed() {
+	if !c.conf.sole(c.id) && c.elect.campaignAt != 0 {
+		c.elect.campaignAt = max(c.elect.campaignAt, c.now+c.jitter(int64(c.opt.Heartbeat)))
+	}
+	c.checkCampaign()
 }
 
 // checkLeaderless fails what waits for a leader for too long.

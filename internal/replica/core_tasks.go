@@ -101,8 +101,12 @@ func (c *Core) applied(done *Applied) {
 	t.given = t.given[1:]
 	switch n := len(task.Entries); {
 	case task.Install.Index != 0:
+		replaying := c.replaying()
 		c.state.Applied = task.Install.Index
 		c.installed()
+		if replaying && !c.replaying() {
+			c.replayed()
+		}
 	case n > 0:
 		last := task.Entries[n-1]
 		if done.Index != last.GetIndex() {
@@ -117,8 +121,12 @@ func (c *Core) applied(done *Applied) {
 		c.groupsApplied(done.Groups)
 		c.changesApplied(done.Changes, last.GetTerm())
 		c.termApplied(last.GetTerm())
+		replaying := c.replaying()
 		c.state.Applied = done.Index
 		_ = c.node.Step(&raftpb.Message{Type: raftpb.MsgStorageApplyResp.Enum(), To: new(c.id), From: new(raft.LocalApplyThread), Entries: task.Entries})
+		if replaying && !c.replaying() {
+			c.replayed()
+		}
 	}
 }
 
