@@ -18,8 +18,8 @@ import (
 // least one that they can work with, so it is a plain x.y.z.
 const Version = "3.7.3"
 
-// maxChunk is the size that chunks of range streams and fragments of watch
-// responses aim at: etcd's, which has its request limit of 1.5 MiB there.
+// maxChunk is the size that chunks of range streams aim at: etcd's, which has its
+// request limit of 1.5 MiB there.
 const maxChunk = 3 << 19
 
 // Options configure an API. Zero fields mean their defaults.

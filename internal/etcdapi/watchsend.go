@@ -10,6 +10,10 @@ import (
 	"github.com/concord-kv/concord/kv"
 )
 
+// maxFragment is the size from which on a watch response is divided where the
+// client takes fragments: etcd's request limit with its slack for gRPC.
+const maxFragment = 1 << 21
+
 // progress is the answer that a client has asked for with a progress request:
 // the revision up to which every watch of the stream has been sent everything.
 type progress struct {
@@ -94,7 +98,7 @@ func (ws *watchStream) pause(w *watch, rev kv.Revision) bool {
 // sendEvents sends a batch, in fragments where the client takes them. With mu.
 func (ws *watchStream) sendEvents(w *watch, b kv.WatchBatch) {
 	r := &pb.WatchResponse{Header: ws.header(b.Revision, w.ext), WatchId: w.id, Events: fromEvents(b.Events, w.ext)}
-	if !w.fragment || len(r.Events) < 2 || proto.Size(r) < maxChunk {
+	if !w.fragment || len(r.Events) < 2 || proto.Size(r) < maxFragment {
 		ws.send(r)
 		return
 	}
@@ -102,7 +106,7 @@ func (ws *watchStream) sendEvents(w *watch, b kv.WatchBatch) {
 		n, size := 0, 0
 		for n < len(events) {
 			size += proto.Size(events[n]) + sizeSlack
-			if n > 0 && size >= maxChunk {
+			if n > 0 && size >= maxFragment {
 				break
 			}
 			n++
