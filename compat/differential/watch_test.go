@@ -84,6 +84,7 @@ func (s *watchStream) take(r *pb.WatchResponse) error {
 // watchPair is one stream on both servers.
 type watchPair struct {
 	etcd, concord *watchStream
+	member        *grpc.ClientConn // Concord's, of this stream
 	cancel        context.CancelFunc
 	ids           []int64
 	// seen is how many responses without events were compared already.
@@ -97,11 +98,12 @@ func (r *runner) newWatchPair() *watchPair {
 	if err != nil {
 		r.tb.Fatal(err)
 	}
-	concord, err := newWatchStream(ctx, r.conn())
+	member := r.conn()
+	concord, err := newWatchStream(ctx, member)
 	if err != nil {
 		r.tb.Fatal(err)
 	}
-	return &watchPair{etcd: etcd, concord: concord, cancel: cancel}
+	return &watchPair{etcd: etcd, concord: concord, member: member, cancel: cancel}
 }
 
 // maxStreams and maxWatches keep the work for each event small.
@@ -198,6 +200,13 @@ func (r *runner) createWatch(w *watchPair) (compacted bool) {
 func (r *runner) sendWatch(w *watchPair, req *pb.WatchRequest) {
 	r.note(fmt.Sprintf("stream %p %s", w, prototext.MarshalOptions{}.Format(req)))
 	r.counts["Watch"]++
+	// Answers have the revision of the member that gives them: a linearizable
+	// read brings it up to date.
+	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+	defer cancel()
+	if _, err := pb.NewKVClient(w.member).Range(ctx, &pb.RangeRequest{Key: []byte("a")}); err != nil {
+		r.tb.Error("concord", err)
+	}
 	if err := w.etcd.Send(req); err != nil {
 		r.tb.Error("etcd", err)
 	}
