@@ -321,7 +321,7 @@ func (a *answering) Watch(context.Context, kv.WatchRequest) iter.Seq2[kv.WatchBa
 func TestErrors(t *testing.T) {
 	a := &answering{Store: kvtest.NewModel(kv.Limits{})}
 	addr, _ := serveCluster(t, a, lone{store: a.Store, id: 1}, server.Config{})
-	c := open(t, client.Config{Endpoints: []string{addr}, NoRequestIDs: true, Timeout: 100 * time.Millisecond})
+	c := open(t, client.Config{Endpoints: []string{addr}, NoRequestIDs: true, Timeout: 500 * time.Millisecond})
 	for _, want := range []error{
 		kv.ErrUnavailable, kv.ErrLeaderChanged, kv.ErrTimeout, kv.ErrNoLeader, kv.ErrClosed, kv.ErrOverloaded,
 		kv.ErrNoSpace, kv.ErrCorrupt, kv.ErrDivergent, kv.ErrEmptyKey, kv.ErrKeyTooLarge, kv.ErrRequestTooLarge,

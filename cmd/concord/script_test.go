@@ -71,6 +71,8 @@ type process struct {
 	text  bytes.Buffer
 	want  *regexp.Regexp
 	found chan string // the first submatch of want
+
+	ended chan struct{} // closed when cmd.ProcessState is there
 }
 
 func (p *process) Write(b []byte) (int, error) {
@@ -118,13 +120,12 @@ func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	bin, err := lookPath(ts.Getenv("PATH"))
 	ts.Check(err)
-	p := &process{cmd: exec.Command(bin, args...), want: want, found: make(chan string, 1)}
+	p := &process{cmd: exec.Command(bin, args...), want: want, found: make(chan string, 1), ended: make(chan struct{})}
 	p.cmd.Env, p.cmd.Dir = env, ts.MkAbs(".")
 	p.cmd.Stdout, p.cmd.Stderr = p, p
 	ts.Check(p.cmd.Start())
-	ended := make(chan struct{})
-	go func() { _ = p.cmd.Wait(); close(ended) }()
-	ts.Defer(func() { _ = p.cmd.Process.Kill(); <-ended })
+	go func() { _ = p.cmd.Wait(); close(p.ended) }()
+	ts.Defer(func() { _ = p.cmd.Process.Kill(); <-p.ended })
 	started(ts)[name] = p
 	if !wait {
 		return
@@ -135,7 +136,7 @@ func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Setenv("CONCORD_ENDPOINTS", found)
 			ts.Setenv(name, found)
 		}
-	case <-ended:
+	case <-p.ended:
 		ts.Fatalf("%s ended: %s", name, p.said())
 	case <-time.After(time.Minute):
 		ts.Fatalf("%s does not serve: %s", name, p.said())
@@ -180,19 +181,14 @@ func cmdEnd(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Check(p.cmd.Process.Kill())
 		code = -1
 	}
-	deadline := time.Now().Add(time.Minute)
-	for p.cmd.Process.Signal(syscall.Signal(0)) == nil {
-		if time.Now().After(deadline) {
-			ts.Fatalf("%s does not end: %s", args[0], p.said())
-		}
-		<-time.After(5 * time.Millisecond)
+	select {
+	case <-p.ended:
+	case <-time.After(time.Minute):
+		ts.Fatalf("%s does not end: %s", args[0], p.said())
 	}
 	delete(started(ts), args[0])
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]+".log"), []byte(p.said()), 0o600))
 	ts.Logf("%s", p.said())
-	for p.cmd.ProcessState == nil { // Wait has not returned yet
-		<-time.After(time.Millisecond)
-	}
 	if got := p.cmd.ProcessState.ExitCode(); got != code {
 		ts.Fatalf("%s ended with exit code %d, want %d", args[0], got, code)
 	}
