@@ -23,8 +23,9 @@ type Txn struct {
 }
 
 // RequestID identifies one request of one client for safe retries. The store
-// remembers the last 64 results of a client, for five minutes of cluster time;
-// see [ErrRequestTooOld].
+// remembers the results of a client's last 64 sequence numbers, for five minutes
+// of cluster time. A number 64 or more below the client's highest is refused,
+// whether it ran or not; see [ErrRequestTooOld].
 type RequestID struct {
 	// Client is a random id, made once per client process.
 	Client [16]byte

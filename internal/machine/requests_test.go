@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"unsafe"
 
 	"github.com/concord-kv/concord/kv"
 )
@@ -38,15 +39,15 @@ func TestRememberedResultsAreBounded(t *testing.T) {
 		t.Fatalf("got %v", err)
 	}
 	// The bytes of all; most of the bound is taken as used, to be quick.
-	const used = rememberedBytes - 4<<20
+	const used = rememberedBytes - 8<<20
 	d.requests.bytes += used
-	for seq := 1; seq <= 100; seq++ {
+	for seq := 1; seq <= 190; seq++ {
 		d.apply(request(3+seq/64, 1+seq%64, 60<<10))
 		if d.requests.bytes > rememberedBytes {
 			t.Fatalf("%d bytes are remembered", d.requests.bytes)
 		}
 	}
-	if d.requests.bytes < rememberedBytes-128<<10 {
+	if d.requests.bytes < rememberedBytes-4<<20 { // a window is forgotten whole
 		t.Fatalf("only %d bytes are remembered", d.requests.bytes)
 	}
 	d.requests.bytes -= used
@@ -57,19 +58,52 @@ func TestRememberedResultsAreBounded(t *testing.T) {
 	// Age, in bounded steps: what is not yet forgotten is refused all the same.
 	d.time += rememberedFor
 	wantError(t, d.apply(request(1, 66, 1)), kv.ErrRequestTooOld)
-	for d.requests.results.Len() > 0 {
+	for d.requests.bytes > 0 {
 		d.put("x", "")
 	}
 	d.checkRequests()
 }
 
-// checkRequests asserts that the indexes belong to what is remembered.
+// checkRequests asserts that what is counted and linked is what is remembered.
 func (d *driver) checkRequests() {
 	d.Helper()
-	again := d.requests.copy()
-	again.oldest, again.idle = newRequests().oldest, newRequests().idle
-	if !again.index() || again.bytes != d.requests.bytes || again.oldest.Len() != d.requests.oldest.Len() || again.idle.Len() != d.requests.idle.Len() {
-		d.Fatalf("results: %d bytes, %d by age, %d idle; want %d, %d, %d", d.requests.bytes, d.requests.oldest.Len(), d.requests.idle.Len(), again.bytes, again.oldest.Len(), again.idle.Len())
+	d.requests.check(d.TB)
+}
+
+func (r *requests) check(t testing.TB) {
+	t.Helper()
+	bytes, seen, live, older := int64(0), 0, int32(0), int32(0)
+	order, last := uint64(0), kv.Time(0)
+	for c := r.ring[0].newer; c != 0; c = r.ring[c].newer {
+		w := r.windows[c]
+		bytes += w.bytes
+		seen++
+		if live == 0 && len(w.slots) > 0 {
+			live = c
+		}
+		if r.byID[w.id] != c || r.ring[c].older != older || w.order <= order || w.last < last || live != 0 && len(w.slots) == 0 {
+			t.Fatalf("client %d after %d: %+v", c, older, w)
+		}
+		older, order, last = c, w.order, w.last
+		w.check(t)
+	}
+	if bytes != r.bytes || bytes > r.maxBytes || seen != r.clients() || seen != len(r.byID) || seen > r.maxClients || live != r.live || r.ring[0].older != older {
+		t.Fatalf("%d bytes of %d, %d clients of %d, live %d of %d", r.bytes, bytes, seen, r.clients(), r.live, live)
+	}
+}
+
+func (w *window) check(t testing.TB) {
+	t.Helper()
+	bytes := int64(len(w.slots)) * slotBytes
+	for i := range w.slots {
+		s := &w.slots[i]
+		bytes += int64(len(s.large))
+		if s.seq > w.highest || s.seq != 0 && (w.slot(s.seq) != s || s.at > w.last || s.data() == "") {
+			t.Fatalf("slot %d: %+v", i, s)
+		}
+	}
+	if bytes != w.bytes || w.floor > w.highest || w.highest-w.floor > windowSlots {
+		t.Fatalf("%d bytes: %+v", bytes, w)
 	}
 }
 
@@ -101,10 +135,10 @@ func TestRememberedClientsAreBounded(t *testing.T) {
 		t.Fatal("a known client was refused")
 	}
 	d.time += rememberedFor
-	for d.requests.results.Len() > 0 {
+	for d.requests.bytes > 0 {
 		d.put("x", "")
 	}
-	if d.requests.clients.Len() != rememberedClients {
+	if d.requests.clients() != rememberedClients {
 		t.Fatal("clients are forgotten before room is needed")
 	}
 	wantError(t, d.apply(request(8, 1, 0)), kv.ErrRequestTooOld)
@@ -113,10 +147,33 @@ func TestRememberedClientsAreBounded(t *testing.T) {
 			t.Fatal("there was room for no more")
 		}
 	}
-	if d.requests.clients.Len() != rememberedClients {
-		t.Fatalf("%d clients", d.requests.clients.Len())
+	if d.requests.clients() != rememberedClients {
+		t.Fatalf("%d clients", d.requests.clients())
 	}
 	d.checkRequests()
+}
+
+// Nothing is allocated for the next small result of a known client.
+func TestRememberAllocatesNothing(t *testing.T) {
+	r, h, seq := newRequests(), runningHash(0), uint64(0)
+	result := &kv.TxnResult{Ops: []kv.OpResult{{Kind: kv.OpPut}}}
+	next := func() {
+		seq++
+		id := kv.RequestID{Client: [16]byte{byte(seq % 3)}, Seq: 1 + seq/3}
+		if known, err := r.find(id, 1); known != nil || err != nil {
+			t.Fatal(known, err)
+		}
+		r.remember(id, 1, result, &h)
+	}
+	for range 3 * windowSlots {
+		next()
+	}
+	if n := testing.AllocsPerRun(1000, next); n > 0 {
+		t.Errorf("it allocates %v times", n)
+	}
+	if n := unsafe.Sizeof(slot{}); n != slotBytes {
+		t.Errorf("a slot has %d bytes", n)
+	}
 }
 
 func TestResultRoundTrip(t *testing.T) {

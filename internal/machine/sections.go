@@ -171,46 +171,6 @@ func (c *captured) readLeases(s *sectionReader) {
 	}
 }
 
-func (r *requests) write(s *sectionWriter) {
-	s.uint(r.count)
-	s.uint(uint64(r.clients.Len()))
-	r.clients.Scan(func(name string, c client) bool {
-		s.raw(name)
-		s.uint(c.floor)
-		s.uint(c.idle)
-		return s.err == nil
-	})
-	s.uint(uint64(r.results.Len()))
-	r.results.Scan(func(key string, e remembered) bool {
-		s.raw(key[:16])
-		s.uint(binary.BigEndian.Uint64([]byte(key[16:])))
-		s.uint(uint64(e.at))
-		s.uint(e.order)
-		s.string(e.data)
-		return s.err == nil
-	})
-}
-
-func (r *requests) read(s *sectionReader) {
-	r.count = s.uint()
-	s.each(rememberedClients, func() {
-		name := string(s.take(16))
-		r.clients.Set(name, client{floor: s.uint(), idle: s.uint()})
-	})
-	s.each(rememberedClients*rememberedResults, func() {
-		id := kv.RequestID{}
-		copy(id.Client[:], s.take(16))
-		id.Seq = s.uint()
-		e := remembered{at: kv.Time(s.int()), order: s.uint(), data: string(s.bytes(resultBytes))}
-		if s.err == nil {
-			r.results.Set(requestKey(id), e)
-		}
-	})
-	if s.err == nil && !r.index() {
-		s.failf("results and clients do not belong together")
-	}
-}
-
 func writeUploads(s *sectionWriter, all []upload) {
 	s.uint(uint64(len(all)))
 	for i := range all {

@@ -23,14 +23,15 @@ import (
 //	config   = cluster n (member…) n (removed id…) leaderReads retention history version
 //	history  = n (time revision written)…
 //	leases   = what lease writes
-//	requests = count n (client id (16 bytes), floor, idle)… n (client id (16 bytes), seq, time, order, result)…
+//	requests = n client…, in the order in which they were heard of last
+//	client   = id (16 bytes) floor highest last slots n (seq time result)…
 //	uploads  = n (id (16 bytes) size touched n (offset string)…)…
 //
 // All of it is logical state, in an order of its own, so members at one index
 // write the same bytes before keys.
 const (
 	snapshotMagic   = "CONCORDM"
-	snapshotVersion = 1
+	snapshotVersion = 2
 )
 
 // The tags of sections.
@@ -56,8 +57,9 @@ type captured struct {
 }
 
 // Snapshot captures the state between two entries, in O(1) but for at most a
-// thousand uploads. Write streams it, on any goroutine and as often as wanted,
-// while entries are applied; release, called once after that, lets it go.
+// thousand uploads, and a pointer for each client that names its requests. Write
+// streams it, on any goroutine and as often as wanted, while entries are applied;
+// release, called once after that, lets it go.
 func (m *Machine) Snapshot() (write func(io.Writer) error, release func()) {
 	c := &captured{
 		at:       m.at,
@@ -114,8 +116,8 @@ func (c *captured) write(w io.Writer) error {
 
 // Restore replaces the state by what a Snapshot wrote. Readers keep the old one
 // until it is done, and views of it until they are closed; after an error it
-// stays as it was. Whatever r holds, it takes no more memory than its length and
-// [MaxUploadBytes].
+// stays as it was. Whatever r holds, it takes no more memory than its length,
+// [MaxUploadBytes] and rememberedBytes.
 func (m *Machine) Restore(r io.Reader) error {
 	buffered := bufio.NewReaderSize(r, 64<<10)
 	c, err := m.readSnapshot(buffered)
