@@ -13,6 +13,7 @@ import (
 	"go.etcd.io/etcd/client/v3/naming/endpoints"
 	"go.etcd.io/etcd/client/v3/naming/resolver"
 	"go.etcd.io/etcd/client/v3/ordering"
+	"go.uber.org/zap"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
@@ -42,7 +43,7 @@ func useNamespace(t *testing.T, ctx context.Context, c *clientv3.Client) {
 }
 
 func useOrdering(t *testing.T, ctx context.Context, c *clientv3.Client) {
-	switching := get[*clientv3.Client](t)(clientv3.New(clientv3.Config{Endpoints: c.Endpoints()}))
+	switching := get[*clientv3.Client](t)(clientv3.New(clientv3.Config{Endpoints: c.Endpoints(), Logger: zap.NewNop()}))
 	defer func() { must(t, switching.Close()) }()
 	kv := ordering.NewKV(switching.KV, ordering.NewOrderViolationSwitchEndpointClosure(switching))
 	for i := range 20 {
