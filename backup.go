@@ -33,4 +33,4 @@ func (s source) Snapshot(ctx context.Context) (snap.Meta, error) {
 }
 
 // SendTo implements backup.Source.
-func (s source) SendTo(index uint64, w io.Writer) error { return s.node.snaps.SendTo(index, w) }
+func (s source) SendTo(index uint64, w io.Writer) error { return s.node.disk.snaps.SendTo(index, w) }

@@ -13,6 +13,12 @@ import (
 	"github.com/concord-kv/concord/kv"
 )
 
+// disk is what a member keeps in its data directory.
+type disk struct {
+	log   *diskLog
+	snaps *snap.Store
+}
+
 // snapshots is a snap.Store as the replica wants it.
 type snapshots struct{ *snap.Store }
 
@@ -42,7 +48,7 @@ func (l *diskLog) Append(batches ...wal.Batch) error {
 // checkSpace refuses what would fill a full disk further. The log's reserve is
 // kept for what frees space: deletes, compactions, the end of leases.
 func (n *Node) checkSpace(t *kv.Txn) error {
-	if n.wal.NoSpace() && puts(t) {
+	if n.disk.log.NoSpace() && puts(t) {
 		return kv.Errorf(kv.ResourceExhausted, "the disk of this member's data directory is full; free some of it, nothing was done: %w", kv.ErrNoSpace)
 	}
 	return nil
@@ -71,7 +77,7 @@ func (n *Node) tendDisk(ctx context.Context) error {
 		case <-time.After(diskRetry):
 		}
 		was := full
-		if full = n.wal.NoSpace(); !full {
+		if full = n.disk.log.NoSpace(); !full {
 			if was {
 				n.log.Info("the disk has space again; writes are taken")
 			}

@@ -10,7 +10,6 @@ import (
 
 	"github.com/concord-kv/concord/internal/machine"
 	"github.com/concord-kv/concord/internal/replica"
-	"github.com/concord-kv/concord/internal/snap"
 	"github.com/concord-kv/concord/internal/transport"
 	"github.com/concord-kv/concord/kv"
 )
@@ -24,8 +23,7 @@ type Node struct {
 	limits    kv.Limits
 	log       *slog.Logger
 	id        kv.MemberID
-	wal       *diskLog
-	snaps     *snap.Store
+	disk      disk
 	machine   *machine.Machine
 	replica   *replica.Replica
 	transport *transport.Transport // nil for a member that is alone

@@ -158,11 +158,11 @@ func (n *Node) openStore(id memberfile.File) error {
 		return damaged(fmt.Errorf("open log: %w", err), n.cfg.peers != nil)
 	}
 	n.onClose("log", log.Close)
-	n.wal, n.snaps = &diskLog{Log: log}, snaps
+	n.disk.log, n.disk.snaps = &diskLog{Log: log}, snaps
 	n.machine = machine.New(machine.Options{})
 	n.onClose("machine", func() error { n.machine.Close(); return nil })
 	cfg := replica.Config{
-		ID: id.ID, Cluster: id.Cluster, Machine: n.machine, Log: n.wal, Snapshots: snapshots{snaps},
+		ID: id.ID, Cluster: id.Cluster, Machine: n.machine, Log: n.disk.log, Snapshots: snapshots{snaps},
 		Options: replica.Options{
 			Heartbeat: n.cfg.heartbeat, Election: n.cfg.election,
 			SnapshotBytes: n.cfg.snapshot, MaxCommandBytes: n.maxCommand(),
