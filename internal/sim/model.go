@@ -37,7 +37,7 @@ type remembered struct {
 }
 
 // retries are what is remembered of one client, by sequence number, and the
-// highest number forgotten.
+// highest number forgotten: 64 below the highest that ran.
 type retries struct {
 	results []remembered
 	floor   uint64
@@ -129,10 +129,10 @@ func (m *model) txn(t *kv.Txn, whole bool) (*kv.TxnResult, error) {
 	}
 	past.results = append(past.results, remembered{t.ID.Seq, res})
 	slices.SortFunc(past.results, func(a, b remembered) int { return cmp(int64(a.seq), int64(b.seq)) })
-	if len(past.results) > 64 {
-		past.floor = past.results[0].seq
-		past.results = past.results[1:]
+	if highest := past.results[len(past.results)-1].seq; highest > 64 {
+		past.floor = max(past.floor, highest-64)
 	}
+	past.results = slices.DeleteFunc(past.results, func(r remembered) bool { return r.seq <= past.floor })
 	return res, nil
 }
 

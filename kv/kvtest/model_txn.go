@@ -45,14 +45,10 @@ func (m *Model) runOnce(t *kv.Txn) (kv.TxnResult, error) {
 		return res, err
 	}
 	client.results[t.ID.Seq] = cloneResult(res)
-	if len(client.results) > rememberedResults {
-		oldest := t.ID.Seq
-		for seq := range client.results {
-			oldest = min(oldest, seq)
-		}
-		delete(client.results, oldest)
-		client.forgotten = oldest
+	if t.ID.Seq > rememberedResults {
+		client.forgotten = max(client.forgotten, t.ID.Seq-rememberedResults)
 	}
+	maps.DeleteFunc(client.results, func(seq uint64, _ kv.TxnResult) bool { return seq <= client.forgotten })
 	return res, nil
 }
 
