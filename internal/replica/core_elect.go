@@ -32,7 +32,7 @@ type elect struct {
 }
 
 // startElections plans the first campaign. A sole voter need not wait. Others
-// spread out over some heartbeats, which is still much less than raft's first
+// take turns over some heartbeats, which is still much less than raft's first
 // timeout; to a cluster that has a leader a pre-vote does no harm.
 func (c *Core) startElections(seed uint64) {
 	c.elect.random = seed
@@ -45,7 +45,8 @@ func (c *Core) startElections(seed uint64) {
 	if c.opt.ReadLease && c.storage.last > 1 {
 		c.elect.holdUntil = c.now + c.leaseLength()
 	}
-	c.elect.campaignAt = max(c.elect.holdUntil, c.now+int64(c.opt.Heartbeat)) + c.jitter(4*int64(c.opt.Heartbeat))
+	wait := (1 + c.turn(raft.None)) * int64(c.opt.Heartbeat)
+	c.elect.campaignAt = max(c.elect.holdUntil, c.now+wait) + c.jitter(int64(c.opt.Heartbeat)/2)
 }
 
 // jitter returns a number from 1 to n. Source: splitmix64, Steele, Lea and
@@ -86,8 +87,20 @@ func (c *Core) peerDown(peer uint64) {
 		_ = c.node.ForgetLeader()
 		c.observe()
 	}
-	c.elect.campaignAt = at + c.jitter(int64(c.opt.Heartbeat)/2)
+	c.elect.campaignAt = at + c.turn(peer)*int64(c.opt.Heartbeat)/2
 	c.elect.attempts = 0
+	c.checkCampaign()
+}
+
+// turn is this member's place among the voters that may follow lost, from 0, in
+// the order of ids behind it. Who campaigns in turn does not split the vote.
+func (c *Core) turn(lost uint64) (place int64) {
+	for _, v := range c.conf.state.GetVoters() {
+		if v != lost && v-lost < c.id-lost { // in the ring of ids
+			place++
+		}
+	}
+	return place
 }
 
 // checkCampaign starts the pre-vote that is due.
@@ -130,7 +143,7 @@ func (c *Core) replaying() bool { return c.state.Applied < c.elect.replayTo }
 // replayed lets a member that has caught up with its own log campaign.
 func (c *Core) replayed() {
 	if !c.conf.sole(c.id) && c.elect.campaignAt != 0 {
-		c.elect.campaignAt = max(c.elect.campaignAt, c.now+c.jitter(int64(c.opt.Heartbeat)))
+		c.elect.campaignAt = max(c.elect.campaignAt, c.now+c.turn(raft.None)*int64(c.opt.Heartbeat)/2)
 	}
 	c.checkCampaign()
 }

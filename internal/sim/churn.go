@@ -104,7 +104,8 @@ func (n *node) change(change *replica.ConfChange, done func()) {
 
 // retire ends a removed member for ever, once the others do not need it any
 // more: until most of those who stay have the commit of its removal on disk, an
-// election after a power cut would need its vote.
+// election after a power cut would need its vote; and a joint configuration,
+// which is left by an entry of its own, needs majorities of both its halves.
 func (n *node) retire() {
 	voters, know := n.w.conf.GetVoters(), 0
 	for _, id := range voters {
@@ -112,7 +113,7 @@ func (n *node) retire() {
 			know++
 		}
 	}
-	if 2*know <= len(voters) || has(voters, n.id) {
+	if 2*know <= len(voters) || has(voters, n.id) || len(n.w.conf.GetVotersOutgoing()) > 0 {
 		n.w.loop.after(n.w.opt.election, n.retire)
 		return
 	}
