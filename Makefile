@@ -56,6 +56,12 @@ bench-embedded: ## Concord beside hashicorp/raft and etcd in one process (downlo
 bench-restart: build ## KEYS (1000000): how soon a member serves after kill -9, and its memory
 	go -C bench run ./restart -binary "$(CURDIR)/bin/concord" -keys $(KEYS)
 
+NETWORK ?= -members 1 -clients 1,100,1000 -ops put,get -rounds 5
+
+.PHONY: bench-network
+bench-network: build ## servers beside etcd's, with etcd's Go client (downloads etcd)
+	go -C bench run ./network -concord "$(CURDIR)/bin/concord" $(NETWORK)
+
 .PHONY: compat compat-differential compat-etcdctl compat-clientv3
 
 compat: compat-differential compat-etcdctl compat-clientv3 ## etcd's clients and answers beside ours (downloads etcd); see docs/COMPATIBILITY.md

@@ -1,0 +1,217 @@
+package main
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// cluster is the processes of one store, and connections to them.
+type cluster struct {
+	name      string
+	processes []*exec.Cmd
+	endpoints []string
+	tls       *tls.Config
+	conns     []*clientv3.Client
+}
+
+// start starts the members and connects to them.
+func (s *settings) start(ctx context.Context, name string) (*cluster, error) {
+	c := &cluster{name: name}
+	scheme := "http"
+	var cert, key string
+	if s.tls {
+		scheme = "https"
+		var err error
+		if cert, key, c.tls, err = certificate(s.dir); err != nil {
+			return c, err
+		}
+	}
+	var clients, peers, etcdPeers, concordPeers []string
+	for i := range s.members {
+		client, err := freeAddr()
+		if err != nil {
+			return c, err
+		}
+		peer, err := freeAddr()
+		if err != nil {
+			return c, err
+		}
+		clients, peers = append(clients, client), append(peers, peer)
+		etcdPeers = append(etcdPeers, fmt.Sprintf("n%d=http://%s", i, peer))
+		concordPeers = append(concordPeers, fmt.Sprintf("n%d=%s", i, peer))
+		c.endpoints = append(c.endpoints, scheme+"://"+client)
+	}
+	for i := range s.members {
+		var args []string
+		program := s.etcd
+		dir, member := filepath.Join(s.dir, fmt.Sprint(name, i)), fmt.Sprint("n", i)
+		switch name {
+		case "etcd":
+			args = []string{"--name", member, "--data-dir", dir, "--log-level", "error", "--quota-backend-bytes", "8589934592",
+				"--listen-client-urls", c.endpoints[i], "--advertise-client-urls", c.endpoints[i],
+				"--listen-peer-urls", "http://" + peers[i], "--initial-advertise-peer-urls", "http://" + peers[i],
+				"--initial-cluster", strings.Join(etcdPeers, ",")}
+			if s.tls {
+				args = append(args, "--cert-file", cert, "--key-file", key)
+			}
+		case "concord":
+			program = s.concord
+			args = []string{"serve", "--name", member, "--data-dir", dir, "--client-addr", clients[i], "--log-level", "warn"}
+			if s.members > 1 {
+				args = append(args, "--peers", strings.Join(concordPeers, ","))
+			}
+			if s.tls {
+				args = append(args, "--tls-cert", cert, "--tls-key", key)
+			}
+		default:
+			return c, errors.New("no such store; use concord or etcd")
+		}
+		p := exec.Command(program, args...)
+		p.Stderr = os.Stderr
+		p.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+		if err := p.Start(); err != nil {
+			return c, err
+		}
+		c.processes = append(c.processes, p)
+	}
+	return c, c.connect(ctx, s.conns)
+}
+
+// connect makes the connections, the first member first, and waits until the
+// cluster takes a put.
+func (c *cluster) connect(ctx context.Context, conns int) error {
+	for i := range conns {
+		client, err := clientv3.New(clientv3.Config{
+			Endpoints: []string{c.endpoints[i%len(c.endpoints)]}, TLS: c.tls, DialTimeout: 30 * time.Second,
+			MaxCallRecvMsgSize: 1 << 30,
+		})
+		if err != nil {
+			return err
+		}
+		c.conns = append(c.conns, client)
+	}
+	for _, client := range c.conns[:min(len(c.conns), len(c.endpoints))] {
+		ctx, cancel := context.WithTimeout(ctx, time.Minute)
+		defer cancel()
+		for {
+			if _, err := client.Put(ctx, "ready", ""); err == nil {
+				break
+			} else if ctx.Err() != nil {
+				return fmt.Errorf("not ready: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+func (c *cluster) stop() {
+	for _, conn := range c.conns {
+		_ = conn.Close() // the measurement is over
+	}
+	for _, p := range c.processes {
+		_ = p.Process.Kill() // it may be gone
+		_ = p.Wait()
+	}
+}
+
+// cpu is the CPU time that all members have taken.
+func (c *cluster) cpu() (total time.Duration, err error) {
+	for _, p := range c.processes {
+		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.Process.Pid))
+		if err != nil {
+			return 0, err
+		}
+		_, rest, _ := strings.Cut(string(data), ") ")
+		fields := strings.Fields(rest)
+		if len(fields) < 13 {
+			return 0, fmt.Errorf("stat of process %d is short", p.Process.Pid)
+		}
+		var user, system int64
+		if _, err := fmt.Sscan(fields[11]+" "+fields[12], &user, &system); err != nil {
+			return 0, err
+		}
+		total += time.Duration(user+system) * (time.Second / 100) // ticks, see proc(5)
+	}
+	return total, nil
+}
+
+// memory is a field of the first member's status, as VmRSS or VmHWM, in MiB.
+func (c *cluster) memory(field string) (int, error) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.processes[0].Process.Pid))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(data)) {
+		if rest, ok := strings.CutPrefix(line, field+":"); ok {
+			var kb int
+			_, err := fmt.Sscan(rest, &kb)
+			return kb >> 10, err
+		}
+	}
+	return 0, fmt.Errorf("no %s in a process's status", field)
+}
+
+// forgetPeak sets the first member's VmHWM to what it takes now.
+func (c *cluster) forgetPeak() error {
+	return os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", c.processes[0].Process.Pid), []byte("5"), 0)
+}
+
+func freeAddr() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return l.Addr().String(), l.Close()
+}
+
+// certificate writes a self-signed one for loopback, and returns its files and
+// what a client needs to trust it.
+func certificate(dir string) (certFile, keyFile string, _ *tls.Config, err error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return "", "", nil, err
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "bench"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
+		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		return "", "", nil, err
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return "", "", nil, err
+	}
+	certFile, keyFile = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	certPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	if err := os.WriteFile(certFile, certPEM, 0o600); err != nil {
+		return "", "", nil, err
+	}
+	if err := os.WriteFile(keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), 0o600); err != nil {
+		return "", "", nil, err
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(certPEM)
+	return certFile, keyFile, &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}, nil
+}
