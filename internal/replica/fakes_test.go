@@ -511,25 +511,27 @@ func (c *cluster) stop() {
 	}
 }
 
-// leader waits for a leader that a majority of the running members follow.
+// leader waits for a running leader that a majority of the running members
+// follow. One that was stopped may be followed for a moment still, and its last
+// word was that it leads.
 func (c *cluster) leader() *node {
 	c.t.Helper()
 	var lead *node
 	c.until("a leader", func() bool {
-		votes, up := map[uint64]int{}, 0
+		votes, leaders, up := map[uint64]int{}, []*node{}, 0
 		c.net.each(0, func(n *node) {
 			up++
-			if s := n.r.Status(); s.Leader != 0 {
-				votes[s.Leader]++
+			s := n.r.Status()
+			votes[s.Leader]++
+			if s.Role == Leader {
+				leaders = append(leaders, n)
 			}
 		})
-		for id, v := range votes {
-			if n := c.nodes[id]; v > up/2 && n != nil && n.r.Status().Role == Leader {
-				lead = n
-				return true
-			}
+		i := slices.IndexFunc(leaders, func(n *node) bool { return votes[n.id] > up/2 })
+		if i >= 0 {
+			lead = leaders[i]
 		}
-		return false
+		return i >= 0
 	})
 	return lead
 }
