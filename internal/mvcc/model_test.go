@@ -311,6 +311,7 @@ func (w *world) check(v View) {
 		}
 	}
 	w.checkChanges(v)
+	w.checkHistory(v)
 }
 
 func (w *world) checkChanges(v View) {
