@@ -31,6 +31,8 @@ type Image struct {
 	// [DeleteEvent] with Key and ModRevision. The slices are only good until
 	// yield returns.
 	Versions func(to Revision, yield func(sub int64, ev Event) bool) error
+	// Range reads keys at Revision, or at a revision that can be read.
+	Range func(r *Range) (RangeResult, error)
 	// Scratch is a directory where large temporary files may be made; empty
 	// means the system's.
 	Scratch string

@@ -2,6 +2,7 @@ package etcdapi
 
 import (
 	"context"
+	"strings"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -10,8 +11,7 @@ import (
 	"github.com/concord-kv/concord/kv"
 )
 
-// maintenanceServer is the service etcdserverpb.Maintenance. What it does not
-// have is unimplemented: Snapshot and Downgrade.
+// maintenanceServer is the service etcdserverpb.Maintenance.
 type maintenanceServer struct {
 	*API
 	pb.UnimplementedMaintenanceServer
@@ -27,7 +27,7 @@ func (s *maintenanceServer) Status(_ context.Context, r *pb.StatusRequest) (*pb.
 	resp := &pb.StatusResponse{
 		Header:           s.header(kv.Header{Revision: st.Revision, Time: st.Time}, x),
 		Version:          Version,
-		StorageVersion:   Version[:len(Version)-1] + "0",
+		StorageVersion:   minorVersion(),
 		Leader:           uint64(st.Leader),
 		RaftIndex:        uint64(st.Committed),
 		RaftAppliedIndex: uint64(st.Applied),
@@ -46,6 +46,10 @@ func (s *maintenanceServer) Status(_ context.Context, r *pb.StatusRequest) (*pb.
 	}
 	return resp, nil
 }
+
+// minorVersion is the version that the API and its files have, without the
+// patch: what etcd calls its cluster and storage version.
+func minorVersion() string { return Version[:strings.LastIndexByte(Version, '.')] + ".0" }
 
 func statusFields(st *kv.Status) []byte {
 	b := protowire.AppendTag(nil, fieldStatusVersion, protowire.BytesType)

@@ -24,7 +24,7 @@ func (m *Machine) Image() kv.Image {
 	img := kv.Image{
 		Header: h, Cluster: c.cluster, Index: at.index, Term: at.term, Compacted: keys.CompactRevision(),
 		Removed: slices.Clone(c.removed), Leases: leasesOf(leases, h),
-		Versions: keys.History, Close: keys.Close,
+		Versions: keys.History, Range: keys.Range, Close: keys.Close,
 	}
 	for i := range c.members {
 		img.Members = append(img.Members, cloneMember(&c.members[i]))
