@@ -1,6 +1,7 @@
 package concord
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"sync"
@@ -81,11 +82,12 @@ func (n *Node) announce(ctx context.Context) error {
 	return nil
 }
 
-// self is how this member should stand in the member list.
+// self is how this member should stand in the member list: with the address
+// that others use, which need not be the one that it listens on.
 func (n *Node) self() kv.Member {
 	m := kv.Member{ID: n.id, Name: n.cfg.name, ClientAddrs: n.cfg.clientAddrs}
-	if n.cfg.peerAddr != "" {
-		m.PeerAddrs = []string{n.cfg.peerAddr}
+	if addr := cmp.Or(n.cfg.peers[n.cfg.name], n.cfg.peerAddr); addr != "" {
+		m.PeerAddrs = []string{addr}
 	}
 	return m
 }
