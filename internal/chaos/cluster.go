@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -20,15 +21,16 @@ import (
 type cluster struct {
 	members []*member
 	client  *client.Client
+	network *network // nil without cuts
 }
 
 // member is one process and its disk.
 type member struct {
-	name, clientAddr, dir string
-	args                  []string
-	binary, logFile       string
-	disk                  *loopDisk // nil without power cuts
-	cmd                   *exec.Cmd
+	name, clientAddr, peerAddr, dir string
+	args                            []string
+	binary, logFile                 string
+	disk                            *loopDisk // nil without power cuts
+	cmd                             *exec.Cmd
 }
 
 func startCluster(ctx context.Context, p plan) (_ *cluster, err error) {
@@ -38,33 +40,25 @@ func startCluster(ctx context.Context, p plan) (_ *cluster, err error) {
 			c.stop()
 		}
 	}()
-	var peers, endpoints []string
 	for i := range p.members {
-		ports, err := freePorts(2)
+		m, err := newMember(p, fmt.Sprintf("n%d", i+1))
 		if err != nil {
 			return nil, err
 		}
-		name := fmt.Sprintf("n%d", i+1)
-		m := &member{
-			name: name, clientAddr: ports[0], binary: p.binary,
-			dir: filepath.Join(p.dir, name), logFile: filepath.Join(p.dir, name+".log"),
-		}
-		for _, kind := range p.kinds {
-			if kind == "power" && m.disk == nil {
-				if m.disk, err = newLoopDisk(filepath.Join(p.dir, name+".img"), m.dir); err != nil {
-					return nil, err
-				}
-			}
-		}
-		peers = append(peers, name+"="+ports[1])
-		endpoints = append(endpoints, m.clientAddr)
 		c.members = append(c.members, m)
 	}
+	peers, err := c.peers(p)
+	if err != nil {
+		return nil, err
+	}
+	var endpoints []string
 	for _, m := range c.members {
 		m.args = []string{
 			"serve", "--name", m.name, "--data-dir", filepath.Join(m.dir, "data"),
-			"--client-addr", m.clientAddr, "--peers", strings.Join(peers, ","),
+			"--client-addr", m.clientAddr, "--peer-addr", m.peerAddr, "--peers", peers,
+			"--election-timeout", p.election.String(), "--heartbeat-interval", (p.election / 10).String(),
 		}
+		endpoints = append(endpoints, m.clientAddr)
 		if err := m.start(); err != nil {
 			return nil, err
 		}
@@ -72,7 +66,63 @@ func startCluster(ctx context.Context, p plan) (_ *cluster, err error) {
 	if c.client, err = client.New(client.Config{Endpoints: endpoints}); err != nil {
 		return nil, err
 	}
-	return c, c.ready(ctx)
+	if err := c.ready(ctx); err != nil {
+		return nil, err
+	}
+	return c, c.introduce(ctx)
+}
+
+// newMember chooses addresses and makes the disk; nothing runs yet.
+func newMember(p plan, name string) (*member, error) {
+	ports, err := freePorts(2)
+	if err != nil {
+		return nil, err
+	}
+	m := &member{
+		name: name, clientAddr: ports[0], peerAddr: ports[1], binary: p.binary,
+		dir: filepath.Join(p.dir, name), logFile: filepath.Join(p.dir, name+".log"),
+	}
+	if slices.Contains(p.kinds, power) {
+		m.disk, err = newLoopDisk(filepath.Join(p.dir, name+".img"), m.dir)
+	}
+	return m, err
+}
+
+// peers is the list of members, as each gets it. Where cuts are wanted, it leads
+// through the doors of a network.
+func (c *cluster) peers(p plan) (string, error) {
+	addrs := make([]string, len(c.members))
+	for i, m := range c.members {
+		addrs[i] = m.peerAddr
+	}
+	if slices.ContainsFunc(p.kinds, isCut) {
+		var err error
+		if c.network, err = newNetwork(addrs); err != nil {
+			return "", err
+		}
+		for i := range addrs {
+			addrs[i] = c.network.addr(i)
+		}
+	}
+	for i, m := range c.members {
+		addrs[i] = m.name + "=" + addrs[i]
+	}
+	return strings.Join(addrs, ","), nil
+}
+
+// introduce tells the network who is who.
+func (c *cluster) introduce(ctx context.Context) error {
+	if c.network == nil {
+		return nil
+	}
+	for i, m := range c.members {
+		s, err := c.client.Status(ctx, m.clientAddr)
+		if err != nil {
+			return fmt.Errorf("ask %s who it is: %w", m.name, err)
+		}
+		c.network.know(uint64(s.Member), i)
+	}
+	return nil
 }
 
 // freePorts finds ports that nobody listens on at the moment.
@@ -110,12 +160,15 @@ func (m *member) kill() {
 	}
 }
 
-// hurt does the fault to the member, heal undoes it.
-func (m *member) hurt(kind string) error {
-	switch kind {
-	case "pause":
+// hurt does the fault to a member, heal undoes it.
+func (c *cluster) hurt(m *member, kind string) error {
+	switch {
+	case kind == pauseLeader:
 		return m.cmd.Process.Signal(syscall.SIGSTOP)
-	case "power":
+	case isCut(kind):
+		c.network.cut(slices.Index(c.members, m), kind != cutOut, kind != cutIn)
+		return nil
+	case kind == power:
 		if err := m.disk.cut(); err != nil {
 			return err
 		}
@@ -124,11 +177,14 @@ func (m *member) hurt(kind string) error {
 	return nil
 }
 
-func (m *member) heal(kind string) error {
-	switch kind {
-	case "pause":
+func (c *cluster) heal(m *member, kind string) error {
+	switch {
+	case kind == pauseLeader:
 		return m.cmd.Process.Signal(syscall.SIGCONT)
-	case "power":
+	case isCut(kind):
+		c.network.heal()
+		return nil
+	case kind == power:
 		if err := m.disk.restore(); err != nil {
 			return err
 		}
@@ -148,6 +204,9 @@ func (c *cluster) stop() {
 		}
 	}
 	c.members = nil
+	if c.network != nil {
+		c.network.close()
+	}
 }
 
 // within repeats try until it succeeds; the last error counts when it does not

@@ -163,8 +163,5 @@ func (l *load) finish(ctx context.Context, c *cluster) error {
 
 // check finds out whether the round's history is linearizable.
 func (l *load) check() error {
-	if err := l.history.Check(lincheck.Options{Timeout: 2 * time.Minute}); err != nil {
-		return fmt.Errorf("round %d: %w", l.round, err)
-	}
-	return nil
+	return l.history.Check(lincheck.Options{Timeout: 2 * time.Minute})
 }

@@ -1,9 +1,15 @@
 // Command chaos runs a cluster of real processes under load, kills, pauses and
-// cuts the power of its members by a seed, and checks what clients saw: no
-// acknowledged write is lost, the history is linearizable, all members end with
-// one state. It prints how long writes were out after each fault.
+// cuts off its members and cuts their power, by a seed, and checks what clients
+// saw: no acknowledged write is lost, the history is linearizable, all members
+// end with one state. It prints how long writes were out after each fault, and
+// for a leader that is silent (pause, cut) how many election timeouts that is.
 //
 //	go run ./internal/chaos -faults 100 -kinds leader,member,all -seed 1
+//	go run ./internal/chaos -faults 100 -kinds pause,cut -round 25 -seed 1
+//
+// A cut (-kinds cut, cut-in, cut-out) parts the leader from the other members,
+// not from clients: it goes on as a leader until it notices. Connections stay
+// open and are silent.
 //
 // Power cuts (-kinds power) need root: each member's data lies on an ext4 file
 // system of its own on a loop device, which is shut down without its unwritten
@@ -12,6 +18,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -26,16 +33,18 @@ import (
 
 // plan is what one run does.
 type plan struct {
-	seed    uint64
-	members int
-	faults  int
-	kinds   []string
-	clients int
-	rate    int
-	round   int
-	binary  string
-	dir     string
-	keep    bool
+	seed     uint64
+	members  int
+	faults   int
+	kinds    []string
+	clients  int
+	rate     int
+	round    int
+	election time.Duration
+	binary   string
+	dir      string
+	keep     bool
+	stop     bool
 }
 
 func main() {
@@ -44,21 +53,43 @@ func main() {
 	flag.Uint64Var(&p.seed, "seed", 1, "seed of faults and load")
 	flag.IntVar(&p.members, "members", 3, "members of the cluster")
 	flag.IntVar(&p.faults, "faults", 20, "how many faults")
-	flag.StringVar(&kinds, "kinds", "leader,member,all", "faults to draw from: leader, member, all (kill -9), pause (the leader), power")
+	flag.StringVar(&kinds, "kinds", "leader,member,all", "faults to draw from: leader, member, all (kill -9), pause (stop the leader), cut (the leader off from the others; also cut-in, cut-out: one way), power")
 	flag.IntVar(&p.clients, "clients", 9, "concurrent clients")
 	flag.IntVar(&p.rate, "rate", 60, "operations a second of each client")
 	flag.IntVar(&p.round, "round", 10, "faults between two checks of the history")
+	flag.DurationVar(&p.election, "election-timeout", time.Second, "of the members; a heartbeat is a tenth of it")
 	flag.StringVar(&p.binary, "binary", "", "the concord program; built when empty")
 	flag.StringVar(&p.dir, "dir", "", "where data and logs go; a temporary directory when empty")
 	flag.BoolVar(&p.keep, "keep", false, "keep data and logs when all is well too")
+	flag.BoolVar(&p.stop, "stop", true, "stop at the first violation; else go on to the end and report all")
 	flag.Parse()
 	p.kinds = strings.Split(kinds, ",")
+	if err := p.check(); err != nil {
+		fmt.Fprintln(os.Stderr, "chaos:", err)
+		os.Exit(2)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	if err := run(ctx, p); err != nil {
 		fmt.Fprintln(os.Stderr, "chaos:", err)
 		os.Exit(1)
 	}
+}
+
+// check tells what is wrong with the flags.
+func (p plan) check() error {
+	for _, kind := range p.kinds {
+		if !slices.Contains(faultKinds, kind) {
+			return fmt.Errorf("fault kind %q is unknown; use %s", kind, strings.Join(faultKinds, ", "))
+		}
+	}
+	switch {
+	case p.members < 1 || p.faults < 1 || p.clients < 1 || p.rate < 1 || p.round < 1:
+		return errors.New("-members, -faults, -clients, -rate and -round must be 1 or more")
+	case p.election < 50*time.Millisecond:
+		return fmt.Errorf("-election-timeout %v is too short; use 50ms or more", p.election)
+	}
+	return nil
 }
 
 func run(ctx context.Context, p plan) (err error) {
@@ -95,117 +126,50 @@ func run(ctx context.Context, p plan) (err error) {
 	return nil
 }
 
-// torment does the faults, round by round, and checks each round.
-func (p plan) torment(ctx context.Context, c *cluster) error {
+// torment does the faults, round by round, and checks each round while the next
+// one runs.
+func (p plan) torment(ctx context.Context, c *cluster) (err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	v := &verdicts{dir: p.dir}
+	if p.stop {
+		v.violated = cancel
+	}
+	err = p.rounds(ctx, c, v)
+	if errors.Is(context.Cause(ctx), errViolation) {
+		err = nil // that it was stopped is no news beside the violation
+	}
+	if err = errors.Join(v.wait(), err); err != nil {
+		return err
+	}
+	if err := c.converge(ctx); err != nil {
+		return err
+	}
+	fmt.Println("every round linearizable, nothing acknowledged lost, members equal")
+	return nil
+}
+
+func (p plan) rounds(ctx context.Context, c *cluster, v *verdicts) error {
 	rng := rand.New(rand.NewPCG(p.seed, 7))
-	outages := map[string][]time.Duration{}
-	checks := make(chan error, p.faults/p.round+1)
-	rounds := 0
-	for done := 0; done < p.faults; rounds++ {
-		l := startLoad(ctx, c, p, rounds)
+	out := outages{}
+	for done, round := 0, 0; done < p.faults; round++ {
+		l := startLoad(ctx, c, p, round)
 		for range min(p.round, p.faults-done) {
 			kind := p.kinds[rng.IntN(len(p.kinds))]
-			out, err := p.fault(ctx, c, l, kind, rng)
+			gap, err := p.fault(ctx, c, l, kind, rng)
 			if err != nil {
 				l.stop()
 				return fmt.Errorf("fault %d (%s): %w", done, kind, err)
 			}
-			outages[kind] = append(outages[kind], out)
+			out[kind] = append(out[kind], gap)
 			done++
 		}
 		if err := l.finish(ctx, c); err != nil {
 			return fmt.Errorf("after fault %d: %w", done, err)
 		}
-		go func() { checks <- l.check() }()
 		acked, unknown := l.counts()
-		fmt.Printf("%4d faults  %7d acknowledged  %4d unknown  %s\n", done, acked, unknown, summary(outages))
+		v.printf("%4d faults  %7d acknowledged  %4d unknown  %s\n", done, acked, unknown, out.summary(p.election))
+		v.check(l)
 	}
-	for range rounds {
-		if err := <-checks; err != nil {
-			return err
-		}
-	}
-	if err := c.converge(ctx); err != nil {
-		return err
-	}
-	fmt.Printf("all %d rounds linearizable, nothing acknowledged lost, members equal\n", rounds)
 	return nil
-}
-
-// fault does one fault under load and waits until writes flow and every member
-// is back. It returns the longest time without an acknowledged write.
-func (p plan) fault(ctx context.Context, c *cluster, l *load, kind string, rng *rand.Rand) (time.Duration, error) {
-	// A moment of calm, so that the fault meets a working cluster.
-	if err := pause(ctx, time.Duration(200+rng.IntN(600))*time.Millisecond); err != nil {
-		return 0, err
-	}
-	leader, err := c.leader(ctx)
-	if err != nil {
-		return 0, err
-	}
-	var victims []*member
-	switch kind {
-	case "leader", "pause":
-		victims = []*member{leader}
-	case "member":
-		victims = []*member{c.members[rng.IntN(len(c.members))]}
-	case "all":
-		victims = slices.Clone(c.members)
-	case "power":
-		victims = slices.Clone(c.members)
-		if rng.IntN(2) == 0 {
-			victims = victims[:1+rng.IntN(len(victims)-1)]
-		}
-	default:
-		return 0, fmt.Errorf("fault kind %q is unknown; use leader, member, all, pause or power", kind)
-	}
-	start := time.Now()
-	for _, m := range victims {
-		if err := m.hurt(kind); err != nil {
-			return 0, err
-		}
-	}
-	if kind == "pause" {
-		if err := pause(ctx, 3*time.Second); err != nil {
-			return 0, err
-		}
-	} else if kind != "all" && kind != "power" {
-		// Some faults meet a cluster that has one member less for a while.
-		if err := pause(ctx, time.Duration(rng.IntN(1500))*time.Millisecond); err != nil {
-			return 0, err
-		}
-	}
-	for _, m := range victims {
-		if err := m.heal(kind); err != nil {
-			return 0, err
-		}
-	}
-	if err := l.flows(ctx, time.Now()); err != nil {
-		return 0, err
-	}
-	if err := c.ready(ctx); err != nil {
-		return 0, err
-	}
-	return l.longestGap(start), nil
-}
-
-// pause waits, less when ctx ends.
-func pause(ctx context.Context, d time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(d):
-		return nil
-	}
-}
-
-func summary(outages map[string][]time.Duration) string {
-	var parts []string
-	for kind, all := range outages {
-		slices.Sort(all)
-		parts = append(parts, fmt.Sprintf("%s: median %v, worst %v of %d", kind,
-			all[len(all)/2].Round(time.Millisecond), all[len(all)-1].Round(time.Millisecond), len(all)))
-	}
-	slices.Sort(parts)
-	return "outage " + strings.Join(parts, "; ")
 }
