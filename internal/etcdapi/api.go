@@ -122,6 +122,7 @@ func (a *API) Register(s grpc.ServiceRegistrar) {
 	pb.RegisterClusterServer(s, &clusterServer{API: a})
 	pb.RegisterMaintenanceServer(s, &maintenanceServer{API: a})
 	pb.RegisterAuthServer(s, &authServer{API: a})
+	a.registerSessions(s)
 }
 
 // Close ends the streams with etcd's "server stopped", so that their clients go

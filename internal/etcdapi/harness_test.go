@@ -82,6 +82,13 @@ func leads() kv.MemberID { return 0xb }
 // serve serves store over a pipe with leader as the cluster's.
 func serve(t testing.TB, store kv.Store, leader func() kv.MemberID, o etcdapi.Options) *grpc.ClientConn {
 	t.Helper()
+	_, conn := serveAPI(t, store, leader, o)
+	return conn
+}
+
+// serveAPI serves as serve does, and returns the API too.
+func serveAPI(t testing.TB, store kv.Store, leader func() kv.MemberID, o etcdapi.Options) (*etcdapi.API, *grpc.ClientConn) {
+	t.Helper()
 	api := etcdapi.New(store, &cluster{store: store, leader: leader}, o)
 	s := grpc.NewServer(grpc.WaitForHandlers(true))
 	api.Register(s)
@@ -101,7 +108,7 @@ func serve(t testing.TB, store kv.Store, leader func() kv.MemberID, o etcdapi.Op
 		s.Stop()
 		<-done
 	})
-	return conn
+	return api, conn
 }
 
 func model() *kvtest.Model { return kvtest.NewModel(kv.Limits{}) }
