@@ -47,6 +47,8 @@ type Options struct {
 	// ClientScheme and PeerScheme go before member addresses that have none,
 	// because etcd's clients expect URLs; default http.
 	ClientScheme, PeerScheme string
+	// Tokens are those that Authenticate hands out.
+	Tokens Tokens
 }
 
 func (o Options) withDefaults() Options {
@@ -80,12 +82,13 @@ type Identity interface {
 // API implements the services. Its methods may be called concurrently.
 type API struct {
 	// Set by New, then read only.
-	store    kv.Store
-	cluster  kv.Cluster
-	identity func() (kv.ClusterID, kv.MemberID, kv.Term)
-	opts     Options
-	stopped  context.Context
-	stop     context.CancelFunc
+	store     kv.Store // tells itself who calls
+	cluster   kv.Cluster
+	authority kv.Authority // nil where there are no users
+	identity  func() (kv.ClusterID, kv.MemberID, kv.Term)
+	opts      Options
+	stopped   context.Context
+	stop      context.CancelFunc
 
 	// Safe for concurrent use.
 	inFlight admission
@@ -93,9 +96,12 @@ type API struct {
 	puts     sync.Pool // *[1]kv.Op
 }
 
-// New makes the API of store and cluster.
+// New makes the API of store and cluster. Where store is a [kv.Authority] too, it
+// is asked who may do what.
 func New(store kv.Store, cluster kv.Cluster, o Options) *API {
-	a := &API{store: store, cluster: cluster, opts: o.withDefaults()}
+	a := &API{cluster: cluster, opts: o.withDefaults()}
+	a.store = identified{store: store, api: a}
+	a.authority, _ = store.(kv.Authority)
 	a.stopped, a.stop = context.WithCancel(context.Background())
 	a.inFlight.max = a.opts.InFlightBytes
 	a.leader = leaderMonitor{
@@ -114,8 +120,9 @@ func New(store kv.Store, cluster kv.Cluster, o Options) *API {
 	return a
 }
 
-// Register adds the services to s.
+// Register adds the services to s, with a guard before them.
 func (a *API) Register(s grpc.ServiceRegistrar) {
+	s = a.Guard(s)
 	pb.RegisterKVServer(s, &kvServer{API: a})
 	pb.RegisterWatchServer(s, &watchServer{API: a})
 	pb.RegisterLeaseServer(s, &leaseServer{API: a})

@@ -74,6 +74,23 @@ var errorTable = []errorRow{
 	{kv.ErrLearnerNotReady, rpctypes.ErrGRPCLearnerNotReady, ""},
 	{kv.ErrUnhealthyCluster, rpctypes.ErrGRPCUnhealthy, ""},
 	{kv.ErrUnsupported, rpctypes.ErrGRPCNotCapable, ""},
+	{kv.ErrPermissionDenied, rpctypes.ErrGRPCPermissionDenied, ""},
+	{kv.ErrUserEmpty, rpctypes.ErrGRPCUserEmpty, ""},
+	{kv.ErrInvalidAuthToken, rpctypes.ErrGRPCInvalidAuthToken, ""},
+	{kv.ErrAuthOldRevision, rpctypes.ErrGRPCAuthOldRevision, ""},
+	{kv.ErrAuthFailed, rpctypes.ErrGRPCAuthFailed, ""},
+	{kv.ErrAuthNotEnabled, rpctypes.ErrGRPCAuthNotEnabled, ""},
+	{kv.ErrRootUserNotFound, rpctypes.ErrGRPCRootUserNotExist, ""},
+	{kv.ErrRootRoleNotGranted, rpctypes.ErrGRPCRootRoleNotExist, ""},
+	{kv.ErrUserExists, rpctypes.ErrGRPCUserAlreadyExist, ""},
+	{kv.ErrUserNotFound, rpctypes.ErrGRPCUserNotFound, ""},
+	{kv.ErrRoleEmpty, rpctypes.ErrGRPCRoleEmpty, ""},
+	{kv.ErrRoleExists, rpctypes.ErrGRPCRoleAlreadyExist, ""},
+	{kv.ErrRoleNotFound, rpctypes.ErrGRPCRoleNotFound, ""},
+	{kv.ErrRoleNotGranted, rpctypes.ErrGRPCRoleNotGranted, ""},
+	{kv.ErrPermissionNotGiven, rpctypes.ErrGRPCPermissionNotGiven, ""},
+	{kv.ErrPermissionNotGranted, rpctypes.ErrGRPCPermissionNotGranted, ""},
+	{kv.ErrInvalidAuthManagement, rpctypes.ErrGRPCInvalidAuthMgmt, ""},
 }
 
 // codeTable is for errors that are not in errorTable.

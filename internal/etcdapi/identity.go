@@ -1,0 +1,187 @@
+package etcdapi
+
+import (
+	"context"
+	"iter"
+	"strings"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+
+	"github.com/concord-kv/concord/kv"
+)
+
+// identify returns a context with who calls: whom the token in the metadata
+// stands for, or else the common name of the client's certificate, or nobody.
+// A context that has a caller stays as it is.
+//
+// A caller is attached also while authentication is off here, because it may be
+// on already where the call is going to be decided.
+func (a *API) identify(ctx context.Context) (context.Context, error) {
+	if a.authority == nil || kv.CallerOf(ctx) != nil {
+		return ctx, nil
+	}
+	caller, err := a.caller(ctx)
+	if err != nil {
+		return ctx, toStatus(err)
+	}
+	return kv.WithCaller(ctx, caller), nil
+}
+
+// caller finds out who calls. While authentication is off that is nobody, and
+// tokens are not looked at.
+func (a *API) caller(ctx context.Context) (kv.Caller, error) {
+	// Read before the token is: what changes meanwhile makes the caller's
+	// revision old, not current.
+	auth := a.authority.Auth()
+	if !auth.Enabled {
+		return kv.Caller{}, nil
+	}
+	if token, ok := tokenOf(ctx); ok {
+		return a.tokenCaller(ctx, token, auth.Revision)
+	}
+	if name := certificateName(ctx); name != "" {
+		return kv.Caller{User: name, AuthRevision: auth.Revision}, nil
+	}
+	return kv.Caller{}, nil
+}
+
+// tokenOf finds the token in a call's metadata, where etcd looks for it.
+func tokenOf(ctx context.Context) (string, bool) {
+	values := metadata.ValueFromIncomingContext(ctx, rpctypes.TokenFieldNameGRPC)
+	if len(values) == 0 {
+		values = metadata.ValueFromIncomingContext(ctx, rpctypes.TokenFieldNameSwagger)
+	}
+	if len(values) == 0 {
+		return "", false
+	}
+	return strings.TrimPrefix(values[0], "Bearer "), true
+}
+
+// gatewayHeader is in what comes through a gateway from HTTP. The certificate of
+// such a connection is the gateway's, and says nothing about who calls
+// (CVE-2018-16886).
+const gatewayHeader = "grpcgateway-accept"
+
+// certificateName is the common name of the certificate with which the client
+// has shown who it is, as far as the server has verified it.
+func certificateName(ctx context.Context) string {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return ""
+	}
+	info, ok := p.AuthInfo.(credentials.TLSInfo)
+	if !ok || len(metadata.ValueFromIncomingContext(ctx, gatewayHeader)) > 0 {
+		return ""
+	}
+	for _, chain := range info.State.VerifiedChains {
+		if len(chain) > 0 {
+			return chain[0].Subject.CommonName
+		}
+	}
+	return ""
+}
+
+// require returns a context with who calls, or why they may not.
+func (a *API) require(ctx context.Context, need right) (context.Context, error) {
+	if need < asks {
+		return ctx, errUngoverned
+	}
+	ctx, err := a.identify(ctx)
+	if err != nil || a.authority == nil {
+		return ctx, err
+	}
+	return ctx, toStatus(a.authority.Authorize(ctx, kv.Right(need-asks)))
+}
+
+// identified is a store that is told who calls, each time it is called: a stream
+// may outlive what its caller may do. All services call the store through it.
+type identified struct {
+	store kv.Store
+	api   *API
+}
+
+var _ kv.Store = identified{}
+
+// Range implements [kv.KV].
+func (s identified) Range(ctx context.Context, r kv.Range) (kv.RangeResult, error) {
+	ctx, err := s.api.identify(ctx)
+	if err != nil {
+		return kv.RangeResult{}, err
+	}
+	return s.store.Range(ctx, r)
+}
+
+// Txn implements [kv.KV].
+func (s identified) Txn(ctx context.Context, t kv.Txn) (kv.TxnResult, error) {
+	ctx, err := s.api.identify(ctx)
+	if err != nil {
+		return kv.TxnResult{}, err
+	}
+	return s.store.Txn(ctx, t)
+}
+
+// Compact implements [kv.KV].
+func (s identified) Compact(ctx context.Context, rev kv.Revision) (kv.Header, error) {
+	ctx, err := s.api.identify(ctx)
+	if err != nil {
+		return kv.Header{}, err
+	}
+	return s.store.Compact(ctx, rev)
+}
+
+// Watch implements [kv.Watcher].
+func (s identified) Watch(ctx context.Context, w kv.WatchRequest) iter.Seq2[kv.WatchBatch, error] {
+	ctx, err := s.api.identify(ctx)
+	if err != nil {
+		return func(yield func(kv.WatchBatch, error) bool) { yield(kv.WatchBatch{}, err) }
+	}
+	return s.store.Watch(ctx, w)
+}
+
+// Grant implements [kv.Leaser].
+func (s identified) Grant(ctx context.Context, g kv.Grant) (kv.LeaseResult, error) {
+	ctx, err := s.api.identify(ctx)
+	if err != nil {
+		return kv.LeaseResult{}, err
+	}
+	return s.store.Grant(ctx, g)
+}
+
+// KeepAlive implements [kv.Leaser].
+func (s identified) KeepAlive(ctx context.Context, id kv.LeaseID) (kv.LeaseResult, error) {
+	ctx, err := s.api.identify(ctx)
+	if err != nil {
+		return kv.LeaseResult{}, err
+	}
+	return s.store.KeepAlive(ctx, id)
+}
+
+// Revoke implements [kv.Leaser].
+func (s identified) Revoke(ctx context.Context, id kv.LeaseID) (kv.Header, error) {
+	ctx, err := s.api.identify(ctx)
+	if err != nil {
+		return kv.Header{}, err
+	}
+	return s.store.Revoke(ctx, id)
+}
+
+// TimeToLive implements [kv.Leaser].
+func (s identified) TimeToLive(ctx context.Context, id kv.LeaseID, keys bool) (kv.LeaseResult, error) {
+	ctx, err := s.api.identify(ctx)
+	if err != nil {
+		return kv.LeaseResult{}, err
+	}
+	return s.store.TimeToLive(ctx, id, keys)
+}
+
+// Leases implements [kv.Leaser].
+func (s identified) Leases(ctx context.Context) (kv.LeasesResult, error) {
+	ctx, err := s.api.identify(ctx)
+	if err != nil {
+		return kv.LeasesResult{}, err
+	}
+	return s.store.Leases(ctx)
+}
