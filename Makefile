@@ -1,7 +1,7 @@
 # make without a target lists the targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race lint fuzz sim sim-long kills powercut chaos-short bench-embedded bench-restart ci
+.PHONY: help build test race lint fuzz sim sim-long kills powercut silences chaos-short bench-embedded bench-writer bench-restart ci
 
 # Seeds and sizes can be given: make sim SEEDS=5000 START=1000
 SEEDS ?= 1000
@@ -47,11 +47,18 @@ kills: ## KILLS (1000) times kill -9 of real processes under load, by SEED (1)
 powercut: ## CUTS (100) power cuts of real processes under load, by SEED (1); needs root
 	go run ./internal/chaos -kinds power -faults $(CUTS) -seed $(SEED)
 
-chaos-short: ## a dozen kills and pauses, as for every change
+SILENCES ?= 200
+silences: ## SILENCES (200) pauses and cuts of the leader under load, by SEED (1), in election timeouts
+	go run ./internal/chaos -kinds pause,cut -round 25 -faults $(SILENCES) -seed $(SEED)
+
+chaos-short: ## a dozen kills, pauses and cuts, as for every change
 	.ci/run chaos
 
 bench-embedded: ## Concord beside hashicorp/raft and etcd in one process (downloads them)
 	go -C bench run ./embedded $(BENCH)
+
+bench-writer: ## one writer on one member beside the disk's own fdatasync, in turns
+	go -C bench run ./embedded -mode writer -rounds 40
 
 bench-restart: build ## KEYS (1000000): how soon a member serves after kill -9, and its memory
 	go -C bench run ./restart -binary "$(CURDIR)/bin/concord" -keys $(KEYS)

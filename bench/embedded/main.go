@@ -4,6 +4,7 @@
 // compared before a figure is printed.
 //
 //	go run ./embedded -stores concord,hashicorp -members 1 -writers 1024 -rounds 3
+//	go run ./embedded -mode writer -rounds 40
 package main
 
 import (
@@ -51,7 +52,10 @@ func main() {
 	stores := flag.String("stores", "concord,hashicorp,etcd", "which stores, in turn")
 	rounds := flag.Int("rounds", 3, "how often each is measured, alternating")
 	dir := flag.String("dir", "", "where data goes (default: a temporary directory); it must be a real disk")
-	mode := flag.String("mode", "overwrite", "overwrite (of -keys keys), insert (new keys)")
+	mode := flag.String("mode", "overwrite", "overwrite (of -keys keys), insert (new keys), writer (one writer beside the bare disk)")
+	w := writerLoad{}
+	flag.IntVar(&w.calls, "calls", 200, "of -mode writer: calls in a round")
+	flag.IntVar(&w.record, "record", 512, "of -mode writer: bytes a bare write; the log writes one sector for a put of 256 B")
 	flag.IntVar(&l.members, "members", 1, "members in this process")
 	flag.IntVar(&l.writers, "writers", 1024, "concurrent writers")
 	flag.IntVar(&l.keys, "keys", 100_000, "keys for overwrites")
@@ -78,6 +82,13 @@ func main() {
 		}
 		defer os.RemoveAll(d)
 		*dir = d
+	}
+	if *mode == "writer" {
+		w.rounds, w.value = max(*rounds, 1), l.value
+		if err := measureWriter(context.Background(), *dir, w); err != nil {
+			log.Fatal(err)
+		}
+		return
 	}
 	fmt.Printf("%s, members %d, writers %d, value %d B, GOMAXPROCS %d\n", *mode, l.members, l.writers, l.value, runtime.GOMAXPROCS(0))
 	rates := map[string][]float64{}
