@@ -9,6 +9,7 @@ START ?= 1
 SEED  ?= 1
 KILLS ?= 1000
 CUTS  ?= 100
+SILENCES ?= 200
 HOURS ?= 8
 OPERATIONS ?= 60000
 BENCH ?= -stores concord,hashicorp,etcd -members 1 -writers 1024 -rounds 3
@@ -47,7 +48,6 @@ kills: ## KILLS (1000) times kill -9 of real processes under load, by SEED (1)
 powercut: ## CUTS (100) power cuts of real processes under load, by SEED (1); needs root
 	go run ./internal/chaos -kinds power -faults $(CUTS) -seed $(SEED)
 
-SILENCES ?= 200
 silences: ## SILENCES (200) pauses and cuts of the leader under load, by SEED (1), in election timeouts
 	go run ./internal/chaos -kinds pause,cut -round 25 -faults $(SILENCES) -seed $(SEED)
 
