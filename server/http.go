@@ -23,13 +23,13 @@ type check struct {
 }
 
 // newHTTP serves the version and health pages in etcd's shapes.
-func newHTTP(store kv.Store, cluster kv.Cluster) http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("/version", get(serveVersion))
-	mux.HandleFunc("/health", get(serveHealth(store, cluster)))
+func newHTTP(api *etcdapi.API, store kv.Store, cluster kv.Cluster) *routes {
+	pages := newRoutes(api)
+	pages.open("/version", get(serveVersion))
+	pages.open("/health", get(serveHealth(store, cluster)))
 	local := check{"serializable_read", readCheck(store, kv.Eventual)}
-	install(mux, "/livez", []check{local})
-	install(mux, "/readyz", []check{
+	install(pages, "/livez", []check{local})
+	install(pages, "/readyz", []check{
 		{"data_corruption", func(context.Context) error { return nil }}, // a corrupt member serves nothing at all
 		local,
 		{"linearizable_read", readCheck(store, kv.Strong)},
@@ -40,7 +40,7 @@ func newHTTP(store kv.Store, cluster kv.Cluster) http.Handler {
 			return nil
 		}},
 	})
-	return mux
+	return pages
 }
 
 // get lets only GET through.
@@ -108,15 +108,15 @@ func readCheck(store kv.Store, level kv.ReadLevel) func(context.Context) error {
 
 // install serves all checks at path, without those that exclude= names, and
 // each at a path of its own.
-func install(mux *http.ServeMux, path string, checks []check) {
-	mux.HandleFunc(path, get(func(w http.ResponseWriter, r *http.Request) {
+func install(pages *routes, path string, checks []check) {
+	pages.open(path, get(func(w http.ResponseWriter, r *http.Request) {
 		excluded := r.URL.Query()["exclude"]
 		serveChecks(w, r, slices.DeleteFunc(slices.Clone(checks), func(c check) bool {
 			return slices.Contains(excluded, c.name)
 		}))
 	}))
 	for i := range checks {
-		mux.HandleFunc(path+"/"+checks[i].name, get(func(w http.ResponseWriter, r *http.Request) {
+		pages.open(path+"/"+checks[i].name, get(func(w http.ResponseWriter, r *http.Request) {
 			serveChecks(w, r, checks[i:i+1])
 		}))
 	}

@@ -65,6 +65,8 @@ type Config struct {
 	WatchProgress time.Duration
 	// Quota is what etcd's status shows as the database quota; default none.
 	Quota int64
+	// Auth is for stores that are a [kv.Authority].
+	Auth AuthConfig
 }
 
 func (c Config) withDefaults() Config {
@@ -123,14 +125,22 @@ func New(store kv.Store, cluster kv.Cluster, cfg Config) (_ *Server, err error) 
 	if len(s.listeners) == 0 {
 		return nil, kv.Errorf(kv.InvalidArgument, "server: no address to listen on; give Config.Addrs or Config.Listeners")
 	}
+	tokens, err := cfg.Auth.tokens()
+	if err != nil {
+		return nil, err
+	}
 	s.split = newSplitter(cfg, s.listeners[0].Addr())
 	s.api = etcdapi.New(store, cluster, etcdapi.Options{
 		Limits: cfg.Limits, InFlightBytes: cfg.InFlightBytes, Quota: cfg.Quota,
 		MinLeaseTTL: cfg.MinLeaseTTL, Progress: cfg.WatchProgress, ClientScheme: s.scheme(),
+		Tokens: tokens,
 	})
 	s.grpc = s.newGRPC()
+	if open := etcdapi.Ungoverned(s.grpc.GetServiceInfo()); len(open) > 0 {
+		return nil, kv.Errorf(kv.Internal, "server: nobody has said who may call %v", open)
+	}
 	s.http = &http.Server{
-		Handler:           newHTTP(store, cluster),
+		Handler:           newHTTP(s.api, store, cluster).mux,
 		ReadHeaderTimeout: cfg.Handshake,
 		ReadTimeout:       30 * time.Second,
 		IdleTimeout:       2 * time.Minute,
@@ -184,7 +194,7 @@ func (s *Server) newGRPC() *grpc.Server {
 	s.api.Register(g)
 	s.health = health.NewServer()
 	s.health.SetServingStatus("", healthpb.HealthCheckResponse_SERVING)
-	healthpb.RegisterHealthServer(g, s.health)
+	healthpb.RegisterHealthServer(s.api.Guard(g), s.health)
 	reflection.Register(g)
 	return g
 }

@@ -84,6 +84,23 @@ func certificateName(ctx context.Context) string {
 	return ""
 }
 
+// Admit returns nil when the visitor of a page, who shows these values of the
+// header Authorization, has a right. Certificates do not count there.
+func (a *API) Admit(ctx context.Context, authorization []string, need kv.Right) error {
+	if a.authority == nil {
+		return nil
+	}
+	md := metadata.MD{}
+	if len(authorization) > 0 {
+		md[rpctypes.TokenFieldNameSwagger] = authorization
+	}
+	caller, err := a.caller(metadata.NewIncomingContext(ctx, md))
+	if err != nil {
+		return err
+	}
+	return a.authority.Authorize(kv.WithCaller(ctx, caller), need)
+}
+
 // require returns a context with who calls, or why they may not.
 func (a *API) require(ctx context.Context, need right) (context.Context, error) {
 	if need < asks {
