@@ -1,0 +1,112 @@
+package auth
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	"github.com/concord-kv/concord/kv"
+)
+
+// grants is what a user may do with keys.
+type grants struct {
+	root        bool
+	read, write []interval
+}
+
+// interval holds the keys from begin up to end, which is empty where there is
+// no end.
+type interval struct{ begin, end string }
+
+// intervalOf gives the keys of a permission.
+func intervalOf(p *kv.Permission) interval {
+	switch begin := string(p.Key); {
+	case len(p.End) == 0:
+		return interval{begin, begin + "\x00"}
+	case kv.FromKey(p.End):
+		return interval{begin, ""}
+	default:
+		return interval{begin, string(p.End)}
+	}
+}
+
+// merge adds up what the roles allow. Roles that do not exist allow nothing, but
+// root allows everything.
+func (t *Tables) merge(roles []string) *grants {
+	g := &grants{}
+	for _, name := range roles {
+		if name == kv.RootName {
+			return &grants{root: true}
+		}
+		r := t.role(name)
+		if r == nil {
+			continue
+		}
+		for i := range r.permissions {
+			p := &r.permissions[i]
+			if p.Access != kv.WriteAccess {
+				g.read = append(g.read, intervalOf(p))
+			}
+			if p.Access != kv.ReadAccess {
+				g.write = append(g.write, intervalOf(p))
+			}
+		}
+	}
+	g.read, g.write = mergeIntervals(g.read), mergeIntervals(g.write)
+	return g
+}
+
+// shared finds grants by roles, so that users with the same roles share them.
+type shared map[string]*grants
+
+func (s shared) merge(t *Tables, roles []string) *grants {
+	key := strings.Join(roles, "\x00")
+	if s[key] == nil {
+		s[key] = t.merge(roles)
+	}
+	return s[key]
+}
+
+// mergeIntervals sorts the list and joins what overlaps or touches.
+func mergeIntervals(list []interval) []interval {
+	slices.SortFunc(list, func(a, b interval) int { return cmp.Or(cmp.Compare(a.begin, b.begin), cmp.Compare(a.end, b.end)) })
+	merged := list[:0]
+	for _, next := range list {
+		last := len(merged) - 1
+		if last < 0 || merged[last].end != "" && merged[last].end < next.begin {
+			merged = append(merged, next)
+			continue
+		}
+		if end := &merged[last].end; next.end == "" || *end != "" && *end < next.end {
+			*end = next.end
+		}
+	}
+	return slices.Clip(merged)
+}
+
+// covers tells whether all keys that key and end select are in the list. A range
+// without keys is taken for its key.
+func covers(list []interval, key, end []byte) bool {
+	low, high := 0, len(list) // the first that begins after key
+	for low < high {
+		mid := int(uint(low+high) >> 1)
+		if list[mid].begin <= string(key) {
+			low = mid + 1
+		} else {
+			high = mid
+		}
+	}
+	if low == 0 {
+		return false
+	}
+	switch last := list[low-1].end; {
+	case last == "":
+		return true
+	case last <= string(key):
+		return false
+	case len(end) == 0:
+		return true
+	default:
+		return !kv.FromKey(end) && string(end) <= last
+	}
+}
