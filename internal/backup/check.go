@@ -175,7 +175,7 @@ func (c *checker) log(snaps *snap.Store) (err error) {
 			continue
 		}
 		c.report.From = s.Index
-		if err := replay(m, s.Meta, log); err != nil {
+		if err := replay(m, s.Meta, log, max(log.State().Commit, s.Index)); err != nil {
 			c.damage(fmt.Errorf("replay the log on snapshot %d: %w", s.Index, err), nextRejoin)
 		}
 		c.report.Status = m.Status()

@@ -17,10 +17,9 @@ import (
 // replayBytes is how much of the log is read at a time.
 const replayBytes = 4 << 20
 
-// replay applies what the log knows to be committed to m, which has the state of
-// snapshot meta, as a member does at its start.
-func replay(m *machine.Machine, meta snap.Meta, log *wal.Log) (err error) {
-	last := max(log.State().Commit, meta.Index)
+// replay applies the log up to entry last to m, which has the state of snapshot
+// meta, as a member does at its start.
+func replay(m *machine.Machine, meta snap.Meta, log *wal.Log, last uint64) (err error) {
 	if last > log.LastIndex() {
 		return fmt.Errorf("the log ends at %d but %d was committed", log.LastIndex(), last)
 	}
