@@ -35,6 +35,8 @@ func (m *Machine) run(command []byte, want bool) any {
 		result = m.runExpire(&d)
 	case k <= kindCompact:
 		result = m.runLease(&d, k)
+	case k == kindAlarm || k == kindDowngrade:
+		result = m.runUpkeep(&d, k)
 	default:
 		result = m.runConfig(&d, k)
 	}
@@ -66,6 +68,9 @@ type putResult struct {
 }
 
 func (m *Machine) runPut(op *kv.Op, want bool) any {
+	if err := m.refusal(true); err != nil {
+		return err
+	}
 	tx := m.store.Begin()
 	if err := m.checkPut(tx, op); err != nil {
 		tx.Discard()
@@ -170,6 +175,11 @@ func (m *Machine) delete(tx *mvcc.Tx, key []byte) (prev mvcc.Record, existed boo
 
 // runLease runs the commands that change leases, and a few others.
 func (m *Machine) runLease(d *decoder, k kind) any {
+	if k != kindKeepAlive {
+		if err := m.refusal(k == kindGrant || k == kindPiece); err != nil {
+			return err
+		}
+	}
 	switch k {
 	case kindPiece:
 		id, offset, total := d.uploadID(), d.uint(), d.uint()
@@ -299,7 +309,7 @@ func (m *Machine) runExpire(d *decoder) any {
 	if d.end() != nil {
 		return nil
 	}
-	if term == m.at.term {
+	if term == m.at.term && !m.suspended() {
 		m.lock()
 		for _, e := range leases {
 			l, ok := m.shared.leases.Get(e.ID)

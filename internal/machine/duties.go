@@ -2,6 +2,7 @@ package machine
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"time"
 
@@ -13,6 +14,9 @@ import (
 // TTL, that are over at now, earliest first, as [EncodeExpire] wants them. More
 // says that there may be others. Any goroutine.
 func (m *Machine) Due(now kv.Time, max int) (leases []ExpiredLease, keys []ExpiredKey, more bool) {
+	if m.suspended() {
+		return nil, nil, false
+	}
 	m.mu.Lock()
 	due, more := m.shared.leases.Due(nil, now, max)
 	for _, key := range m.shared.leases.DueKeys(now) {
@@ -65,6 +69,9 @@ func (m *Machine) Expiry(term kv.Term, now kv.Time, max int) (command []byte, mo
 // NextDeadline returns a cluster time before which nothing is due,
 // math.MaxInt64 where nothing ever is. Any goroutine.
 func (m *Machine) NextDeadline() kv.Time {
+	if m.suspended() {
+		return math.MaxInt64
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.shared.leases.Next()

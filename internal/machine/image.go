@@ -23,7 +23,7 @@ func (m *Machine) Image() kv.Image {
 	h := kv.Header{Revision: keys.Revision(), Time: at.now}
 	img := kv.Image{
 		Header: h, Cluster: c.cluster, Index: at.index, Term: at.term, Compacted: keys.CompactRevision(),
-		Removed: slices.Clone(c.removed), Leases: leasesOf(leases, h),
+		Alarms: slices.Clone(c.alarms), Downgrade: c.downgrade, Removed: slices.Clone(c.removed), Leases: leasesOf(leases, h),
 		Versions: keys.History, Range: keys.Range, Close: keys.Close,
 	}
 	for i := range c.members {

@@ -82,6 +82,7 @@ type shared struct {
 // config changes seldom and is replaced whole.
 type config struct {
 	membership
+	upkeep
 	settings Settings
 	replaced chan struct{} // closed when another has taken its place
 }

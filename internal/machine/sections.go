@@ -53,8 +53,9 @@ func (s *sectionWriter) string(b string) {
 // sectionReader reads them. The first error sticks, and what is read after it
 // is zero.
 type sectionReader struct {
-	r   *bufio.Reader
-	err error
+	r       *bufio.Reader
+	version byte // of the format
+	err     error
 }
 
 func (s *sectionReader) failf(format string, args ...any) {
@@ -143,6 +144,7 @@ func (c *config) write(s *sectionWriter) {
 	s.uint(uint64(c.settings.Retention.Milliseconds()))
 	s.uint(uint64(c.settings.HistoryBytes))
 	s.string(c.settings.Version)
+	c.upkeep.write(s)
 }
 
 func (c *config) read(s *sectionReader) {
@@ -160,6 +162,9 @@ func (c *config) read(s *sectionReader) {
 	c.settings.Retention = time.Duration(s.most(uint64(kv.MaxTTL/time.Millisecond))) * time.Millisecond
 	c.settings.HistoryBytes = s.int()
 	c.settings.Version = string(s.bytes(maxVersion))
+	if s.version >= 3 {
+		c.upkeep.read(s)
+	}
 	if !slices.IsSortedFunc(c.members, compareMembers) || !slices.IsSorted(c.removed) {
 		s.failf("members are out of order")
 	}

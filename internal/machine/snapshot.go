@@ -21,6 +21,7 @@ import (
 //
 //	position = index term time hash written
 //	config   = cluster n (member…) n (removed id…) leaderReads retention history version
+//	           n (alarm type, member)… downgrade, these from format version 3 on
 //	history  = n (time revision written)…
 //	leases   = what lease writes
 //	requests = n client…, in the order in which they were heard of last
@@ -31,7 +32,8 @@ import (
 // write the same bytes before keys.
 const (
 	snapshotMagic   = "CONCORDM"
-	snapshotVersion = 2
+	snapshotVersion = 3
+	oldestSnapshot  = 2 // that can still be read
 )
 
 // The tags of sections.
@@ -154,8 +156,8 @@ func (m *Machine) readSnapshot(r *bufio.Reader) (*captured, error) {
 	if magic := s.take(uint64(len(snapshotMagic))); s.err != nil || string(magic) != snapshotMagic {
 		return nil, kv.Errorf(kv.DataLoss, "this is no state of Concord: %w", kv.ErrCorrupt)
 	}
-	if version := s.byte(); s.err == nil && version != snapshotVersion {
-		return nil, kv.Errorf(kv.Unsupported, "the state has format version %d, this program knows %d; use a newer version of concord: %w", version, snapshotVersion, kv.ErrUnsupported)
+	if s.version = s.byte(); s.err == nil && (s.version < oldestSnapshot || s.version > snapshotVersion) {
+		return nil, kv.Errorf(kv.Unsupported, "the state has format version %d, this program knows %d to %d; use a newer version of concord: %w", s.version, oldestSnapshot, snapshotVersion, kv.ErrUnsupported)
 	}
 	c := &captured{config: &config{}, requests: newRequests()}
 	for _, section := range [...]struct {

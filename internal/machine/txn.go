@@ -59,6 +59,11 @@ func (m *Machine) runNew(t *kv.Txn, lost bool) any {
 	if lost {
 		return ErrUploadLost
 	}
+	if m.alarmed() {
+		if err := m.refusal(grows(t)); err != nil {
+			return err
+		}
+	}
 	tx := m.store.Begin()
 	p := plan{
 		reader:    tx,
