@@ -1,6 +1,7 @@
 package client
 
 import (
+	"fmt"
 	"strconv"
 	"strings"
 
@@ -58,6 +59,23 @@ var byMessage = map[string]*kv.Error{
 	rpctypes.ErrorDesc(rpctypes.ErrGRPCUnhealthy):                  kv.ErrUnhealthyCluster,
 	rpctypes.ErrorDesc(rpctypes.ErrGRPCMemberNotEnoughStarted):     kv.ErrUnhealthyCluster,
 	rpctypes.ErrorDesc(rpctypes.ErrGRPCNotCapable):                 kv.ErrUnsupported,
+	rpctypes.ErrorDesc(rpctypes.ErrGRPCPermissionDenied):           kv.ErrPermissionDenied,
+	rpctypes.ErrorDesc(rpctypes.ErrGRPCUserEmpty):                  kv.ErrUserEmpty,
+	rpctypes.ErrorDesc(rpctypes.ErrGRPCInvalidAuthToken):           kv.ErrInvalidAuthToken,
+	rpctypes.ErrorDesc(rpctypes.ErrGRPCAuthOldRevision):            kv.ErrAuthOldRevision,
+	rpctypes.ErrorDesc(rpctypes.ErrGRPCAuthFailed):                 kv.ErrAuthFailed,
+	rpctypes.ErrorDesc(rpctypes.ErrGRPCAuthNotEnabled):             kv.ErrAuthNotEnabled,
+	rpctypes.ErrorDesc(rpctypes.ErrGRPCRootUserNotExist):           kv.ErrRootUserNotFound,
+	rpctypes.ErrorDesc(rpctypes.ErrGRPCRootRoleNotExist):           kv.ErrRootRoleNotGranted,
+	rpctypes.ErrorDesc(rpctypes.ErrGRPCUserAlreadyExist):           kv.ErrUserExists,
+	rpctypes.ErrorDesc(rpctypes.ErrGRPCUserNotFound):               kv.ErrUserNotFound,
+	rpctypes.ErrorDesc(rpctypes.ErrGRPCRoleEmpty):                  kv.ErrRoleEmpty,
+	rpctypes.ErrorDesc(rpctypes.ErrGRPCRoleAlreadyExist):           kv.ErrRoleExists,
+	rpctypes.ErrorDesc(rpctypes.ErrGRPCRoleNotFound):               kv.ErrRoleNotFound,
+	rpctypes.ErrorDesc(rpctypes.ErrGRPCRoleNotGranted):             kv.ErrRoleNotGranted,
+	rpctypes.ErrorDesc(rpctypes.ErrGRPCPermissionNotGiven):         kv.ErrPermissionNotGiven,
+	rpctypes.ErrorDesc(rpctypes.ErrGRPCPermissionNotGranted):       kv.ErrPermissionNotGranted,
+	rpctypes.ErrorDesc(rpctypes.ErrGRPCInvalidAuthMgmt):            kv.ErrInvalidAuthManagement,
 }
 
 // byCode is for what is in neither table.
@@ -75,8 +93,17 @@ var byCode = map[codes.Code]kv.Code{
 }
 
 // grpcTooLarge begins what gRPC itself says of a message over the receiver's
-// limit.
+// limit; the two sizes follow in brackets.
 const grpcTooLarge = "grpc: received message larger than max"
+
+// tooLarge says what gRPC says in our words, with the sizes if they are there.
+func tooLarge(message string) string {
+	var size, limit int64
+	if _, err := fmt.Sscanf(strings.TrimPrefix(message, grpcTooLarge), " (%d vs. %d)", &size, &limit); err != nil {
+		return kv.ErrRequestTooLarge.Message
+	}
+	return fmt.Sprintf("request of %d bytes is too large; the server takes messages of at most %d", size, limit)
+}
 
 // fromStatus turns what a call returned into the error that an embedded store
 // would have returned. What no member said, but the connection or gRPC, wraps
@@ -101,7 +128,7 @@ func fromStatus(err error) error {
 	case st.Code() == codes.DeadlineExceeded:
 		return kv.ErrTimeout
 	case st.Code() == codes.ResourceExhausted && strings.HasPrefix(st.Message(), grpcTooLarge):
-		return &kv.Error{Code: kv.InvalidArgument, Message: kv.ErrRequestTooLarge.Message, Err: kv.ErrRequestTooLarge}
+		return &kv.Error{Code: kv.InvalidArgument, Message: tooLarge(st.Message()), Err: kv.ErrRequestTooLarge}
 	}
 	message := strings.TrimPrefix(st.Message(), "etcdserver: ")
 	if code, ok := byCode[st.Code()]; ok {

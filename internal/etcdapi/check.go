@@ -1,8 +1,12 @@
 package etcdapi
 
 import (
+	"fmt"
+
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+
+	"github.com/concord-kv/concord/kv"
 )
 
 // These checks are etcd's, in its order, so that of several faults in a request
@@ -31,12 +35,26 @@ func checkPut(r *pb.PutRequest) error {
 	return nil
 }
 
+// tooLarge is etcd's status for a request of n bytes, with both sizes beside it
+// for Concord's own clients.
+func tooLarge(n int, limit int64) error {
+	return toStatus(&kv.Error{
+		Code:    kv.InvalidArgument,
+		Message: fmt.Sprintf("request of %d bytes is too large; the limit is %d (max-request-bytes)", n, limit),
+		Err:     kv.ErrRequestTooLarge,
+	})
+}
+
 // checkTxn allows maxOps comparisons and operations a branch; a nested
 // transaction has what its parent's longest list left over.
 func checkTxn(r *pb.TxnRequest, maxOps int) error {
 	most := max(len(r.Compare), len(r.Success), len(r.Failure))
 	if most > maxOps {
-		return rpctypes.ErrGRPCTooManyOps
+		return toStatus(&kv.Error{
+			Code:    kv.InvalidArgument,
+			Message: fmt.Sprintf("%d comparisons or operations are more than the %d left of the limit (max-txn-ops)", most, max(0, maxOps)),
+			Err:     kv.ErrTooManyOps,
+		})
 	}
 	for _, c := range r.Compare {
 		if len(c.Key) == 0 {

@@ -67,7 +67,7 @@ func (s *kvServer) Put(ctx context.Context, r *pb.PutRequest) (*pb.PutResponse, 
 	}
 	n := len(r.Key) + len(r.Value)
 	if int64(n)+sizeSlack > s.opts.Limits.RequestBytes && int64(proto.Size(r)) > s.opts.Limits.RequestBytes {
-		return nil, rpctypes.ErrGRPCRequestTooLarge
+		return nil, tooLarge(proto.Size(r), s.opts.Limits.RequestBytes)
 	}
 	if err := s.inFlight.enter(n); err != nil {
 		return nil, err
@@ -126,7 +126,7 @@ func (s *kvServer) Txn(ctx context.Context, r *pb.TxnRequest) (*pb.TxnResponse, 
 	}
 	n := proto.Size(r)
 	if int64(n) > s.opts.Limits.RequestBytes {
-		return nil, rpctypes.ErrGRPCRequestTooLarge
+		return nil, tooLarge(n, s.opts.Limits.RequestBytes)
 	}
 	if err := s.inFlight.enter(n); err != nil {
 		return nil, err
