@@ -64,7 +64,7 @@ func (r *recorder) want(t testing.TB, up bool, id uint64) event {
 			t.Fatalf("event up=%v peer=%d, want up=%v peer=%d", e.up, e.id, up, id)
 		}
 		return e
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatalf("no event; want up=%v peer=%d", up, id)
 	}
 	return event{}
@@ -143,13 +143,14 @@ func pair(t testing.TB, on network, change func(*Config, *recorder)) (a, b *node
 }
 
 // memory is a network of pipes, for tests in synthetic time. Connections can be
-// cut off: then nothing arrives and nothing is closed.
+// cut off: then nothing arrives any more, not even that the other end closed.
 type memory struct {
 	mu        sync.Mutex
 	listeners map[string]*memListener
-	conns     []*memConn
+	gates     []chan struct{} // of the connections; closed when cut
 	dials     []time.Time
 	cut       bool
+	next      int // for an address
 }
 
 func newMemory() *memory { return &memory{listeners: map[string]*memListener{}} }
@@ -157,35 +158,63 @@ func newMemory() *memory { return &memory{listeners: map[string]*memListener{}} 
 func (m *memory) listen(testing.TB) net.Listener {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	l := &memListener{m: m, addr: memAddr(string(rune('a' + len(m.listeners)))), backlog: make(chan net.Conn, 100), closed: make(chan struct{})}
+	m.next++
+	l := &memListener{m: m, addr: memAddr(rune('a' + m.next)), backlog: make(chan net.Conn, 1000)}
 	m.listeners[l.addr.String()] = l
 	return l
 }
 
 func (m *memory) dial(ctx context.Context, addr string) (net.Conn, error) {
 	m.mu.Lock()
-	l, cut := m.listeners[addr], m.cut
+	defer m.mu.Unlock()
 	m.dials = append(m.dials, time.Now())
-	m.mu.Unlock()
-	if cut {
+	if m.cut {
+		m.mu.Unlock()
 		<-ctx.Done()
+		m.mu.Lock()
 		return nil, ctx.Err()
 	}
+	l := m.listeners[addr]
 	if l == nil {
 		return nil, errors.New("connection refused")
 	}
-	here, there := net.Pipe()
+	here, a := net.Pipe()
+	b, there := net.Pipe()
 	gate := make(chan struct{})
-	a, b := &memConn{Conn: here, cut: gate}, &memConn{Conn: there, cut: gate}
-	select {
-	case <-l.closed:
-		return nil, errors.New("connection refused")
-	case l.backlog <- b:
+	m.gates = append(m.gates, gate)
+	l.backlog <- there
+	go relay(a, b, gate)
+	go relay(b, a, gate)
+	return here, nil
+}
+
+// relay carries one direction of a connection until its end, which it tells the
+// other side unless the connection is cut.
+func relay(from, to net.Conn, cut <-chan struct{}) {
+	var buf [4 << 10]byte
+	isCut := func() bool {
+		select {
+		case <-cut:
+			return true
+		default:
+			return false
+		}
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.conns = append(m.conns, a, b)
-	return a, nil
+	for {
+		n, err := from.Read(buf[:])
+		if n > 0 && !isCut() { // else into the void, as the kernel's buffer takes it
+			_, err = to.Write(buf[:n])
+		}
+		switch {
+		case err == nil:
+		case isCut():
+			return
+		default:
+			from.Close()
+			to.Close()
+			return
+		}
+	}
 }
 
 // cutOff makes every connection silent, old and new.
@@ -193,10 +222,10 @@ func (m *memory) cutOff() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.cut = true
-	for i := 0; i < len(m.conns); i += 2 {
-		close(m.conns[i].cut)
+	for _, gate := range m.gates {
+		close(gate)
 	}
-	m.conns = nil
+	m.gates = nil
 }
 
 func (m *memory) heal() {
@@ -213,38 +242,29 @@ func (a memAddr) String() string { return string(a) }
 type memListener struct {
 	m       *memory
 	addr    memAddr
-	backlog chan net.Conn
-	closed  chan struct{}
-	once    sync.Once
+	backlog chan net.Conn // closed, under m.mu, with the listener
 }
 
 func (l *memListener) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.backlog:
+	if c, ok := <-l.backlog; ok {
 		return c, nil
-	case <-l.closed:
-		return nil, net.ErrClosed
 	}
+	return nil, net.ErrClosed
 }
 
+// Close ends also what was not accepted yet.
 func (l *memListener) Close() error {
-	l.once.Do(func() { close(l.closed) })
+	l.m.mu.Lock()
+	defer l.m.mu.Unlock()
+	if l.m.listeners[l.addr.String()] != l {
+		return net.ErrClosed
+	}
+	delete(l.m.listeners, l.addr.String())
+	close(l.backlog)
+	for c := range l.backlog {
+		c.Close()
+	}
 	return nil
 }
 
 func (l *memListener) Addr() net.Addr { return l.addr }
-
-// memConn is a pipe that can fall silent.
-type memConn struct {
-	net.Conn
-	cut chan struct{}
-}
-
-func (c *memConn) Write(b []byte) (int, error) {
-	select {
-	case <-c.cut:
-		return len(b), nil // into the void, as the kernel's buffer takes it
-	default:
-		return c.Conn.Write(b)
-	}
-}

@@ -335,15 +335,17 @@ func TestLostOneWay(t *testing.T) {
 	b.want(t, true, 1)
 }
 
-// TestRestartSeenFromTheOtherSide: the old process vanished without a word (no
+// TestRestartSeenFromTheOtherSide: the old process is gone without a word (no
 // FIN came), and the new one dials. The old link is given up at once.
 func TestRestartSeenFromTheOtherSide(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		mem := newMemory()
 		a, b := pair(t, mem, nil)
 		mem.cutOff()
+		b.stop() // or it would dial a beside its next life
+		a.none(t)
 		mem.heal()
-		c := start(t, mem, 2, nil) // b's next life
+		c := start(t, mem, 2, nil)
 		a.SetPeer(2, c.addr)
 		began := time.Now()
 		c.SetPeer(1, a.addr)
@@ -352,7 +354,9 @@ func TestRestartSeenFromTheOtherSide(t *testing.T) {
 		}
 		a.want(t, true, 2)
 		c.want(t, true, 1)
-		b.stop()
+		synctest.Wait()
+		a.none(t)
+		c.none(t)
 		c.stop()
 		a.stop()
 	})
