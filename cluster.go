@@ -2,6 +2,7 @@ package concord
 
 import (
 	"context"
+	"slices"
 
 	"github.com/concord-kv/concord/internal/machine"
 	"github.com/concord-kv/concord/internal/replica"
@@ -17,6 +18,9 @@ func (n *Node) Status() kv.Status {
 	s.Term = kv.Term(r.Term)
 	s.Committed = max(kv.Index(r.Commit), s.Applied)
 	s.Role = roles[r.Role]
+	if slices.Contains(r.Learners, uint64(n.id)) {
+		s.Role = kv.LearnerRole
+	}
 	s.Version = Version
 	return s
 }

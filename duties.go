@@ -7,9 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/concord-kv/concord/internal/compactor"
 	"github.com/concord-kv/concord/internal/lessor"
-	"github.com/concord-kv/concord/internal/machine"
 	"github.com/concord-kv/concord/internal/replica"
 	"github.com/concord-kv/concord/kv"
 )
@@ -45,11 +43,11 @@ func (n *Node) duties() []func(context.Context) error {
 	expire := lessor.New(lessor.Config{
 		Leader: l, Deadlines: n.machine, Quiet: n.cfg.election, Logger: n.log,
 	})
-	compact := compactor.New(compactor.Config{
-		Leader: l, History: n.machine, Encode: machine.EncodeCompact, Logger: n.log,
-		Watched: n.watches.oldest,
-	})
-	return []func(context.Context) error{expire.Run, compact.Run}
+	loops := []func(context.Context) error{expire.Run}
+	if compact := n.compacting(l); compact != nil {
+		loops = append(loops, compact)
+	}
+	return loops
 }
 
 // announce brings this member's name and addresses in the member list up to

@@ -27,6 +27,9 @@ func (n *Node) found(ctx context.Context, id memberfile.File, h *peerHandler) (m
 	cluster, err := n.agree(ctx, store, h)
 	var founded *founding.FoundedError
 	if errors.As(err, &founded) {
+		if n.cfg.hands.byHand {
+			return id, kv.Errorf(kv.FailedPrecondition, "%w", err)
+		}
 		n.log.Info("the others have founded a cluster already", "cluster", kv.ClusterID(founded.Cluster))
 		return n.join(ctx, id)
 	}
@@ -90,7 +93,7 @@ func (n *Node) newFounder(store *foundingStore, record founding.Record) (*foundi
 		peers[n.cfg.name] = nil
 	}
 	return founding.New(founding.Config{
-		Settings: founding.Settings{Name: n.cfg.name, Peers: peers, ClientAddrs: n.cfg.clientAddrs},
+		Settings: founding.Settings{Group: n.cfg.hands.group, Name: n.cfg.name, Peers: peers, ClientAddrs: n.cfg.clientAddrs},
 		Record:   record, Caller: foundingCaller{n.transport}, Store: store, Logger: n.log,
 	})
 }

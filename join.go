@@ -46,11 +46,7 @@ func (n *Node) join(ctx context.Context, id memberfile.File) (memberfile.File, e
 		return id, err
 	}
 	n.transport.SetCluster(id.Cluster)
-	for _, m := range reply.Members {
-		if addr := n.peerAddr(m); addr != "" && m.ID != self.ID {
-			n.transport.SetPeer(uint64(m.ID), addr)
-		}
-	}
+	n.meet(reply.Members)
 	n.log.Info("joined the cluster as a learner", "cluster", reply.Cluster, "members", len(reply.Members))
 	return id, nil
 }
@@ -116,7 +112,7 @@ func (n *Node) settle(ctx context.Context) error {
 			if slices.Contains(s.Voters, uint64(n.id)) {
 				return nil
 			}
-		} else if len(s.Voters) < len(n.cfg.peers) && n.Ready(ctx) == nil {
+		} else if !n.cfg.hands.byHand && len(s.Voters) < len(n.cfg.peers) && n.Ready(ctx) == nil {
 			ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 			err := n.PromoteMember(ctx, n.id)
 			cancel()

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"syscall"
-	"time"
 
 	"github.com/concord-kv/concord/internal/machine"
 	"github.com/concord-kv/concord/internal/memberfile"
@@ -62,6 +61,12 @@ func openMember(ctx context.Context, cfg config) (_ *Node, err error) {
 	}
 	n.tellStart(id)
 	peers := newPeerHandler()
+	var others []kv.Member
+	if id.Cluster == 0 && cfg.hands.reserved {
+		if id, others, err = n.claim(ctx, id); err != nil {
+			return nil, err
+		}
+	}
 	if cfg.peers != nil {
 		if err := n.listen(id, peers); err != nil {
 			return nil, err
@@ -80,8 +85,9 @@ func openMember(ctx context.Context, cfg config) (_ *Node, err error) {
 		if err := n.tellOfCluster(id, peers); err != nil {
 			return nil, err
 		}
+		n.meet(others)
 		peers.serve(n)
-		loops = append(loops, n.tendPeers)
+		loops = append(loops, n.tendPeers, n.introduce(id))
 	}
 	n.start(loops...)
 	return n, nil
@@ -204,6 +210,14 @@ func damaged(err error, cluster bool) error {
 	return kv.Errorf(kv.DataLoss, "%w; nothing was changed; %s", err, step)
 }
 
+// newTransport makes a transport, which can make calls before it runs.
+func (n *Node) newTransport(id memberfile.File, l net.Listener, h *peerHandler) *transport.Transport {
+	return transport.New(transport.Config{
+		ID: id.ID, Cluster: id.Cluster, Listener: l, Handler: h, Logger: n.log,
+		Dial: n.cfg.peerTLS.dial, MaxMessage: n.maxCommand() + 8<<20,
+	})
+}
+
 // listen starts the transport, which founding needs already.
 func (n *Node) listen(id memberfile.File, h *peerHandler) error {
 	l := n.cfg.listener
@@ -213,14 +227,7 @@ func (n *Node) listen(id memberfile.File, h *peerHandler) error {
 			return fmt.Errorf("listen for members: %w; give this member an address of this machine that no other process uses", err)
 		}
 	}
-	dialer := &net.Dialer{Timeout: 5 * time.Second}
-	n.transport = transport.New(transport.Config{
-		ID: id.ID, Cluster: id.Cluster, Listener: l, Handler: h, Logger: n.log,
-		Dial: func(ctx context.Context, addr string) (net.Conn, error) {
-			return dialer.DialContext(ctx, "tcp", addr)
-		},
-		MaxMessage: n.maxCommand() + 8<<20,
-	})
+	n.transport = n.newTransport(id, n.cfg.peerTLS.listen(l), h)
 	ctx, cancel := context.WithCancel(context.Background())
 	n.hangUp = cancel
 	ended := make(chan error, 1)

@@ -27,6 +27,8 @@ type config struct {
 	limits      kv.Limits
 	snapshot    int64
 	rejoin      bool
+	hands       hands
+	peerTLS     peerTLS
 	logger      *slog.Logger
 	fs          vfs.FS
 }
@@ -111,6 +113,9 @@ func (c *config) check() error {
 			return kv.Errorf(kv.InvalidArgument, "a member without peers has nobody to rejoin; restore a backup with 'concord backup restore'")
 		}
 		return nil
+	}
+	if c.hands.reserved && len(c.peers) < 2 {
+		return kv.Errorf(kv.InvalidArgument, "a member that was added to a cluster has nobody to ask; the list of peers must name others, too")
 	}
 	if _, ok := c.peers[c.name]; !ok {
 		return kv.Errorf(kv.InvalidArgument, "member %q is not among its peers; the list must name every member, this one too", c.name)

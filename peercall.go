@@ -22,8 +22,11 @@ const (
 
 // peerRequest asks a member for one thing.
 type peerRequest struct {
-	// Join asks to become a member.
-	Join *kv.Member `json:"join,omitempty"`
+	// Join asks to become a member, Claim to be the one that was added for its
+	// peer address, Meet who the members are.
+	Join  *kv.Member `json:"join,omitempty"`
+	Claim *kv.Member `json:"claim,omitempty"`
+	Meet  bool       `json:"meet,omitempty"`
 	// Change asks the leader for a change of membership, Move for one of
 	// leadership (0: whoever is best).
 	Change []machine.MemberChange `json:"change,omitempty"`
@@ -35,7 +38,7 @@ type peerReply struct {
 	Code    kv.Code `json:"code,omitempty"`
 	Error   string  `json:"error,omitempty"`
 	Unknown bool    `json:"unknown,omitempty"` // the outcome
-	// Cluster and Members answer Join.
+	// Cluster and Members answer Join, Claim and Meet.
 	Cluster kv.ClusterID `json:"cluster,string,omitempty"`
 	Members []kv.Member  `json:"members,omitempty"`
 }
@@ -86,6 +89,10 @@ func (n *Node) answer(data []byte) ([]byte, error) {
 	switch {
 	case req.Join != nil:
 		reply, err = n.admit(ctx, *req.Join)
+	case req.Claim != nil:
+		reply, err = n.grant(ctx, *req.Claim)
+	case req.Meet:
+		reply = peerReply{Cluster: n.machine.Cluster(), Members: n.machine.Members()}
 	case len(req.Change) > 0:
 		err = n.changeHere(ctx, req.Change)
 	case req.Move != nil:
@@ -138,16 +145,22 @@ func (n *Node) leaderAddr() string {
 	return ""
 }
 
-// peerAddr is where to reach a member: as this member was told, else as the
-// member list has it.
+// peerAddr is where to reach a member first; empty when nobody knows.
 func (n *Node) peerAddr(m kv.Member) string {
-	if addr := n.cfg.peers[m.Name]; addr != "" {
-		return addr
-	}
-	if len(m.PeerAddrs) > 0 {
-		return m.PeerAddrs[0]
+	if addrs := n.peerAddrs(m); len(addrs) > 0 {
+		return addrs[0]
 	}
 	return ""
+}
+
+// peerAddrs are where to reach a member: as this member was told, and as the
+// member list has it.
+func (n *Node) peerAddrs(m kv.Member) []string {
+	told := n.cfg.peers[m.Name]
+	if told == "" || n.cfg.hands.byHand {
+		return m.PeerAddrs
+	}
+	return append([]string{told}, m.PeerAddrs...)
 }
 
 // change makes changes of membership, all at once or none, on whoever leads.

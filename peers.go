@@ -93,11 +93,7 @@ func (n *Node) connect() {
 		if m.ID == n.id {
 			continue
 		}
-		addrs := m.PeerAddrs
-		if addr := n.cfg.peers[m.Name]; addr != "" {
-			addrs = append([]string{addr}, addrs...)
-		}
-		if len(addrs) > 0 {
+		if addrs := n.peerAddrs(m); len(addrs) > 0 {
 			n.transport.SetPeer(uint64(m.ID), addrs...)
 		}
 	}

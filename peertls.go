@@ -1,0 +1,76 @@
+package concord
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"time"
+)
+
+// peerTLS is how members speak to each other; the zero value is without TLS.
+type peerTLS struct {
+	server *tls.Config
+	client func() *tls.Config
+}
+
+// PeerTLS has members speak TLS with each other, in everything: founding,
+// joining, messages and snapshots. server is for the connections that others
+// make, and says which certificates they must show. client is called for every
+// connection that this member makes, so that what it returns may change; where
+// its ServerName is empty, the host that is connected to takes its place. Both
+// are needed, on all members.
+func PeerTLS(server *tls.Config, client func() *tls.Config) Option {
+	return func(c *config) { c.peerTLS = peerTLS{server, client} }
+}
+
+// listen adds TLS to l. The handshake runs with the first bytes that are read,
+// within the transport's time for its own.
+func (p peerTLS) listen(l net.Listener) net.Listener {
+	if p.server == nil {
+		return l
+	}
+	return peerListener{l, p.server}
+}
+
+func (p peerTLS) dial(ctx context.Context, addr string) (net.Conn, error) {
+	dialer := net.Dialer{Timeout: 5 * time.Second}
+	raw, err := dialer.DialContext(ctx, "tcp", addr)
+	if err != nil || p.client == nil {
+		return raw, err
+	}
+	cfg := p.client().Clone()
+	if cfg.ServerName == "" {
+		if cfg.ServerName, _, err = net.SplitHostPort(addr); err != nil {
+			_ = raw.Close()
+			return nil, err
+		}
+	}
+	conn := tls.Client(raw, cfg)
+	if err := conn.HandshakeContext(ctx); err != nil {
+		_ = raw.Close()
+		return nil, err
+	}
+	return peerConn{conn, raw}, nil
+}
+
+type peerListener struct {
+	net.Listener
+	cfg *tls.Config
+}
+
+func (l peerListener) Accept() (net.Conn, error) {
+	raw, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return peerConn{tls.Server(raw, l.cfg), raw}, nil
+}
+
+// peerConn closes without TLS's farewell, which may wait seconds for a peer that
+// does not read. The transport's own frames tell whether all has arrived.
+type peerConn struct {
+	*tls.Conn
+	raw net.Conn
+}
+
+func (c peerConn) Close() error { return c.raw.Close() }
