@@ -65,9 +65,27 @@ func call[R any](ctx context.Context, c *Client, again repeat, f try[R]) (R, err
 	}
 }
 
-// once runs f and tells whether the request may have left. Its errors are those
-// of an embedded store.
+// once runs f, again with a new token where the old one is not good any more, and
+// tells whether the request may have left. Its errors are those of an embedded
+// store.
 func once[R any](ctx context.Context, e *endpoint, f try[R]) (res R, sent bool, err error) {
+	if err := e.session.begin(ctx, e); err != nil {
+		return res, false, err
+	}
+	for logins := 0; ; logins++ {
+		shown := e.session.current()
+		res, sent, err = attempt(ctx, e, f)
+		if err == nil || logins == maxLogins {
+			return res, sent, err
+		}
+		if again, failed := e.session.renew(ctx, e, shown, err); !again {
+			return res, sent, failed
+		}
+	}
+}
+
+// attempt is one call of once.
+func attempt[R any](ctx context.Context, e *endpoint, f try[R]) (res R, sent bool, err error) {
 	var p peer.Peer // stays empty when no connection was found for the call
 	e.calls.Add(1)
 	res, err = f(ctx, e.conn.Load(), grpc.Peer(&p))
@@ -147,7 +165,9 @@ func wrapUnknown(err, unknown error, again repeat) error {
 	if unknown == nil || again == always || errors.Is(err, kv.ErrUnavailable) {
 		return err
 	}
-	if kv.CodeOf(err) != kv.Unavailable && kv.CodeOf(err) != kv.ResourceExhausted {
+	switch kv.CodeOf(err) {
+	case kv.Unavailable, kv.ResourceExhausted, kv.PermissionDenied, kv.Unauthenticated:
+	default:
 		return err // from apply, or a check that the first try failed as well
 	}
 	return &kv.Error{Code: kv.Unavailable, Message: fmt.Sprintf("%v; before that: %v", err, unknown), Err: unknown}

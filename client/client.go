@@ -41,6 +41,11 @@ type Config struct {
 	// up to MaxBackoff, and half of each is random. The defaults are 20 ms and
 	// 500 ms.
 	Backoff, MaxBackoff time.Duration
+	// User and Password are who the client is, where authentication is on: it
+	// logs in when it is first used and again when its token has expired.
+	User, Password string
+	// Token is shown with every call, in place of a user and a password.
+	Token string
 	// NoRequestIDs leaves the ids of requests out. A write that may have been
 	// sent is then never repeated.
 	NoRequestIDs bool
@@ -81,6 +86,7 @@ type Client struct {
 	// Set by New, then read only.
 	cfg       Config
 	endpoints []*endpoint
+	session   *session        // nil without credentials
 	ctx       context.Context // ends with Close
 	stop      context.CancelFunc
 
@@ -111,8 +117,11 @@ func New(cfg Config) (_ *Client, err error) {
 			err = errors.Join(err, c.Close())
 		}
 	}()
+	if c.session, err = newSession(&c.cfg); err != nil {
+		return nil, err
+	}
 	for _, address := range cfg.Endpoints {
-		e, err := newEndpoint(address, &c.cfg)
+		e, err := newEndpoint(address, &c.cfg, c.session)
 		if err != nil {
 			return nil, err
 		}

@@ -29,6 +29,7 @@ import (
 type endpoint struct {
 	// Set by newEndpoint, then read only.
 	address string
+	session *session
 	dial    func() (*grpc.ClientConn, error)
 
 	// calls counts those under way, answers those that are over: together
@@ -47,14 +48,14 @@ type endpoint struct {
 	conn   atomic.Pointer[grpc.ClientConn]
 }
 
-func newEndpoint(address string, cfg *Config) (*endpoint, error) {
+func newEndpoint(address string, cfg *Config, session *session) (*endpoint, error) {
 	target, security, err := parseEndpoint(address, cfg.TLS)
 	if err != nil {
 		return nil, err
 	}
-	e := &endpoint{address: address}
+	e := &endpoint{address: address, session: session}
 	e.dial = func() (*grpc.ClientConn, error) {
-		return grpc.NewClient("passthrough:///"+strings.ReplaceAll(target, "%", "%25"), // a zone has it, and this is a URL
+		opts := []grpc.DialOption{
 			grpc.WithTransportCredentials(security),
 			grpc.WithContextDialer(e.connect),
 			grpc.WithNoProxy(),
@@ -66,7 +67,11 @@ func newEndpoint(address string, cfg *Config) (*endpoint, error) {
 			}),
 			// For watches; calls are looked after by watchStalls.
 			grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 3 * time.Second}),
-		)
+		}
+		if session != nil {
+			opts = append(opts, grpc.WithPerRPCCredentials(session))
+		}
+		return grpc.NewClient("passthrough:///"+strings.ReplaceAll(target, "%", "%25"), opts...) // a zone has it, and this is a URL
 	}
 	conn, err := e.dial()
 	if err != nil {

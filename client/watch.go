@@ -75,19 +75,25 @@ var errStopped = errors.New("the consumer stopped")
 // run follows one stream after another.
 func (f *follower) run(ctx context.Context) error {
 	c := f.client
-	pause := c.cfg.Backoff
+	pause, logins := c.cfg.Backoff, 0
 	for tries := 1; ctx.Err() == nil; tries++ {
 		i := c.current.Load()
-		before := f.next
+		before, shown := f.next, c.session.current()
 		err := f.follow(ctx, c.endpoints[i])
 		if f.stopped || ctx.Err() != nil {
 			return nil
 		}
-		if !resumable(err) {
-			return err
-		}
 		if f.next != before {
-			tries, pause = 0, c.cfg.Backoff // it had worked
+			tries, pause, logins = 0, c.cfg.Backoff, 0 // it had worked
+		}
+		if !resumable(err) {
+			again, failed := c.session.renew(ctx, c.endpoints[i], shown, err)
+			if logins++; again && logins <= maxLogins {
+				continue
+			}
+			if failed == nil || !resumable(failed) {
+				return err
+			}
 		}
 		c.current.CompareAndSwap(i, (i+1)%int64(len(c.endpoints)))
 		if tries%len(c.endpoints) == 0 {
@@ -118,6 +124,9 @@ func (f *follower) follow(ctx context.Context, e *endpoint) error {
 		}
 	}
 	defer answered()
+	if err := e.session.begin(ctx, e); err != nil {
+		return err
+	}
 	stream, err := pb.NewWatchClient(e.conn.Load()).Watch(ctx)
 	if err != nil {
 		return fromStatus(err)
