@@ -33,6 +33,7 @@ type globals struct {
 	endpoints string // parted by commas
 	output    string
 	timeout   time.Duration
+	credentials
 }
 
 func newRootCommand(std stdio) *cobra.Command {
@@ -60,6 +61,7 @@ func newRootCommand(std stdio) *cobra.Command {
 		&cobra.Group{ID: "data", Title: "Keys and leases:"},
 		&cobra.Group{ID: "server", Title: "Members:"},
 		&cobra.Group{ID: "care", Title: "Care of data:"},
+		&cobra.Group{ID: "auth", Title: "Who may do what:"},
 	)
 	add := func(group string, cmds ...*cobra.Command) {
 		for _, cmd := range cmds {
@@ -71,6 +73,7 @@ func newRootCommand(std stdio) *cobra.Command {
 		newTxnCommand(g), newWatchCommand(g), newLeaseCommand(g))
 	add("server", newServeCommand(g), newDevCommand(g))
 	add("care", newBackupCommand(g), newCheckCommand(g))
+	add("auth", newAuthCommand(g), newUserCommand(g), newRoleCommand(g))
 	root.AddCommand(newVersionCommand(g))
 	wrapArgs(root)
 	return root
@@ -111,6 +114,7 @@ func (g *globals) addClientFlags(flags *pflag.FlagSet) {
 	}
 	flags.StringVar(&g.endpoints, "endpoints", endpoints, "client addresses of members, tried in turn (CONCORD_ENDPOINTS)")
 	flags.DurationVar(&g.timeout, "timeout", 5*time.Second, "how long a request may take, with all its tries; 0 means for ever")
+	g.addCredentialFlags(flags)
 }
 
 // addOutputFlag adds -o with the formats that the command has.
@@ -141,7 +145,11 @@ func (g *globals) connect() (*client.Client, error) {
 	if timeout == 0 {
 		timeout = math.MaxInt64
 	}
-	return client.New(client.Config{Endpoints: endpoints, Timeout: timeout})
+	cfg := client.Config{Endpoints: endpoints, Timeout: timeout}
+	if err := g.show(&cfg); err != nil {
+		return nil, err
+	}
+	return client.New(cfg)
 }
 
 // withStore runs do with a client.
