@@ -51,9 +51,10 @@ type Status struct {
 	// Hash is the running state hash at Applied; it is equal on all members
 	// at one index.
 	Hash uint64
-	// Keys counts live keys. LiveBytes are their keys and values,
-	// MemoryBytes what state and history take with all overhead.
-	Keys, LiveBytes, MemoryBytes int64
+	// Keys counts live keys. LiveBytes are their keys and values, HistoryBytes
+	// what superseded versions and deletions take, MemoryBytes what both take
+	// with all overhead.
+	Keys, LiveBytes, HistoryBytes, MemoryBytes int64
 	// Version is the member's program version, x.y.z.
 	Version string
 }

@@ -239,6 +239,7 @@ func (m *Machine) Status() kv.Status {
 		Hash:            uint64(at.hash),
 		Keys:            stats.Keys,
 		LiveBytes:       stats.LiveBytes,
+		HistoryBytes:    stats.HistoryBytes,
 		MemoryBytes:     stats.MemoryBytes,
 	}
 }
