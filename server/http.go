@@ -3,7 +3,9 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -23,19 +25,19 @@ type check struct {
 }
 
 // newHTTP serves the version and health pages in etcd's shapes.
-func newHTTP(api *etcdapi.API, store kv.Store, cluster kv.Cluster) *routes {
+func newHTTP(api *etcdapi.API, store kv.Store, cluster kv.Cluster, checked *healthCounts) *routes {
 	pages := newRoutes(api)
 	pages.open("/version", get(serveVersion))
-	pages.open("/health", get(serveHealth(store, cluster)))
+	pages.open("/health", get(serveHealth(store, cluster, checked.tell)))
 	local := check{"serializable_read", readCheck(store, kv.Eventual)}
 	install(pages, "/livez", []check{local})
 	install(pages, "/readyz", []check{
-		{"data_corruption", func(context.Context) error { return nil }}, // a corrupt member serves nothing at all
+		{"data_corruption", corruptCheck(cluster)},
 		local,
 		{"linearizable_read", readCheck(store, kv.Strong)},
 		{"non_learner", func(context.Context) error {
 			if cluster.Status().Role == kv.LearnerRole {
-				return fmt.Errorf("server is learner")
+				return errors.New("not supported for learner") // etcd's text
 			}
 			return nil
 		}},
@@ -57,7 +59,8 @@ func get(h http.HandlerFunc) http.HandlerFunc {
 
 func serveVersion(w http.ResponseWriter, _ *http.Request) {
 	minor := etcdapi.Version[:strings.LastIndexByte(etcdapi.Version, '.')] + ".0"
-	serveJSON(w, http.StatusOK, struct {
+	w.Header().Set("Content-Type", "application/json")
+	writeJSON(w, struct {
 		Server  string `json:"etcdserver"`
 		Cluster string `json:"etcdcluster"`
 		Storage string `json:"storage"`
@@ -65,35 +68,67 @@ func serveVersion(w http.ResponseWriter, _ *http.Request) {
 }
 
 // serveHealth answers as etcd's /health: for the cluster, or, with
-// serializable=true, for this member alone.
-func serveHealth(store kv.Store, cluster kv.Cluster) http.HandlerFunc {
+// serializable=true, for this member alone; exclude= names alarms that are no
+// reason.
+func serveHealth(store kv.Store, cluster kv.Cluster, tell func(ok bool)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		level := kv.Strong
-		if r.URL.Query().Get("serializable") == "true" {
-			level = kv.Eventual
+		query := r.URL.Query()
+		reason := alarmed(cluster, query["exclude"])
+		if reason == "" {
+			reason = unwell(r.Context(), store, cluster, query.Get("serializable") == "true")
 		}
-		reason := ""
-		if level == kv.Strong && cluster.Status().Leader == 0 {
-			reason = "RAFT NO LEADER"
-		} else if err := readCheck(store, level)(r.Context()); err != nil {
-			reason = "RANGE ERROR:" + err.Error()
-		}
-		status := http.StatusOK
+		tell(reason == "")
 		if reason != "" {
-			status = http.StatusServiceUnavailable
+			w.Header().Set("Content-Type", "text/plain; charset=utf-8") // as http.Error, which etcd uses
+			w.Header().Set("X-Content-Type-Options", "nosniff")
+			w.WriteHeader(http.StatusServiceUnavailable)
 		}
-		serveJSON(w, status, struct {
+		writeJSON(w, struct {
 			Health string `json:"health"`
 			Reason string `json:"reason"`
 		}{fmt.Sprint(reason == ""), reason})
+		if reason != "" {
+			fmt.Fprintln(w)
+		}
 	}
 }
 
-func serveJSON(w http.ResponseWriter, status int, v any) {
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("X-Content-Type-Options", "nosniff")
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(v) // the client may have gone
+// alarmed tells which alarm makes the member unhealthy, if any.
+func alarmed(cluster kv.Cluster, excluded []string) string {
+	source, ok := cluster.(interface{ Alarms() []kv.Alarm })
+	if !ok {
+		return ""
+	}
+	for _, a := range source.Alarms() {
+		if name := a.Type.String(); !slices.Contains(excluded, name) {
+			return "ALARM " + name
+		}
+	}
+	return ""
+}
+
+// unwell tells what is wrong with the cluster, or this member alone, if anything
+// is.
+func unwell(ctx context.Context, store kv.Store, cluster kv.Cluster, local bool) string {
+	level := kv.Eventual
+	if !local {
+		if level = kv.Strong; cluster.Status().Leader == 0 {
+			return "RAFT NO LEADER"
+		}
+	}
+	if err := readCheck(store, level)(ctx); err != nil {
+		return "RANGE ERROR:" + err.Error()
+	}
+	return ""
+}
+
+// writeJSON writes no line break, as etcd does not.
+func writeJSON(w io.Writer, v any) {
+	text, err := json.Marshal(v)
+	if err != nil { // for no type that is used here
+		text = []byte("{}")
+	}
+	_, _ = w.Write(text) // the client may have gone
 }
 
 // readCheck reads one key name at the given level.
@@ -103,6 +138,17 @@ func readCheck(store kv.Store, level kv.ReadLevel) func(context.Context) error {
 		defer cancel()
 		_, err := store.Range(ctx, kv.Range{Key: []byte{0}, KeysOnly: true, Limit: 1, Level: level})
 		return err
+	}
+}
+
+// corruptCheck looks for the alarm of etcd's that says that members disagree.
+// Without one, a member that finds damage serves nothing at all.
+func corruptCheck(cluster kv.Cluster) func(context.Context) error {
+	return func(context.Context) error {
+		if alarmed(cluster, []string{kv.AlarmNoSpace.String()}) != "" {
+			return errors.New("alarm activated: " + kv.AlarmCorrupt.String())
+		}
+		return nil
 	}
 }
 

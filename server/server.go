@@ -4,6 +4,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -21,8 +22,12 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
+	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
+	reflectionv1alpha "google.golang.org/grpc/reflection/grpc_reflection_v1alpha"
 
 	"github.com/concord-kv/concord/internal/etcdapi"
+	"github.com/concord-kv/concord/internal/lockpb"
+	"github.com/concord-kv/concord/internal/telemetry"
 	"github.com/concord-kv/concord/kv"
 )
 
@@ -67,6 +72,27 @@ type Config struct {
 	Quota int64
 	// Auth is for stores that are a [kv.Authority].
 	Auth AuthConfig
+	// HTTP is about the pages and the JSON gateway, KeepAlive about gRPC
+	// connections.
+	HTTP      HTTPConfig
+	KeepAlive KeepAliveConfig
+}
+
+// KeepAliveConfig says how gRPC connections are kept alive, and by whom.
+type KeepAliveConfig struct {
+	// MinTime is the least time between a client's pings; default 5 s, etcd's.
+	// One that pings more often is disconnected.
+	MinTime time.Duration
+	// Interval is how long a connection is silent before the server pings;
+	// default 1 min (etcd: 2 h), so that a client that vanished is found out
+	// within a minute and a half.
+	Interval time.Duration
+	// Timeout is how long the server then waits for an answer; default 20 s,
+	// etcd's.
+	Timeout time.Duration
+	// OnlyWithCalls counts pings without a call under way as too many, as etcd
+	// does.
+	OnlyWithCalls bool
 }
 
 func (c Config) withDefaults() Config {
@@ -86,6 +112,12 @@ func (c Config) withDefaults() Config {
 	if c.Drain == 0 {
 		c.Drain = 5 * time.Second
 	}
+	c.KeepAlive = KeepAliveConfig{
+		MinTime:       cmp.Or(c.KeepAlive.MinTime, 5*time.Second),
+		Interval:      cmp.Or(c.KeepAlive.Interval, time.Minute),
+		Timeout:       cmp.Or(c.KeepAlive.Timeout, 20*time.Second),
+		OnlyWithCalls: c.KeepAlive.OnlyWithCalls,
+	}
 	if c.TLS != nil {
 		c.TLS = c.TLS.Clone()
 		c.TLS.NextProtos = []string{"h2", "http/1.1"}
@@ -103,6 +135,14 @@ type Server struct {
 	grpc      *grpc.Server
 	http      *http.Server
 	health    *health.Server
+	gateway   *gateway // nil without
+	metrics   *telemetry.Metrics
+	// ending ends what requests over HTTP wait for.
+	ending context.Context
+	end    context.CancelFunc
+
+	// Safe for concurrent use.
+	checked healthCounts
 }
 
 // New listens on all addresses or fails. A Server that is not wanted any more
@@ -132,22 +172,48 @@ func New(store kv.Store, cluster kv.Cluster, cfg Config) (_ *Server, err error) 
 	s.split = newSplitter(cfg, s.listeners[0].Addr())
 	s.api = etcdapi.New(store, cluster, etcdapi.Options{
 		Limits: cfg.Limits, InFlightBytes: cfg.InFlightBytes, Quota: cfg.Quota,
-		MinLeaseTTL: cfg.MinLeaseTTL, Progress: cfg.WatchProgress, ClientScheme: s.scheme(),
+		MinLeaseTTL: cfg.MinLeaseTTL, Progress: cfg.WatchProgress, ClientScheme: s.scheme(), PeerScheme: peerScheme(cluster),
 		Tokens: tokens,
 	})
+	s.metrics = newMetrics(cluster, cfg.Quota, &s.checked)
+	s.ending, s.end = context.WithCancel(context.Background())
 	s.grpc = s.newGRPC()
 	if open := etcdapi.Ungoverned(s.grpc.GetServiceInfo()); len(open) > 0 {
 		return nil, kv.Errorf(kv.Internal, "server: nobody has said who may call %v", open)
 	}
-	s.http = &http.Server{
-		Handler:           newHTTP(s.api, store, cluster).mux,
-		ReadHeaderTimeout: cfg.Handshake,
+	if !cfg.HTTP.NoGateway {
+		if s.gateway, err = newGateway(s.receiveBytes()); err != nil {
+			return nil, err
+		}
+	}
+	s.http = s.newHTTPServer(store, cluster)
+	return s, nil
+}
+
+// newHTTPServer makes the server of what is not gRPC.
+func (s *Server) newHTTPServer(store kv.Store, cluster kv.Cluster) *http.Server {
+	pages := newHTTP(s.api, store, cluster, &s.checked)
+	if !s.cfg.HTTP.NoMetrics {
+		pages.open("/metrics", get(s.metrics.ServeHTTP))
+		pages.guarded("/debug/vars", kv.ReadTelemetry, get(serveVars))
+	}
+	if s.gateway != nil {
+		pages.byMethod(gatewayPath, s.gateway)
+	}
+	certified := func() bool {
+		authority, ok := store.(kv.Authority)
+		return ok && authority.Auth().Enabled
+	}
+	return &http.Server{
+		Handler:           limited{&access{cfg: s.cfg.HTTP, certified: certified, next: pages.mux}},
+		ReadHeaderTimeout: s.cfg.Handshake,
 		ReadTimeout:       30 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    headerBytes,
-		ErrorLog:          slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
+		ErrorLog:          slog.NewLogLogger(s.cfg.Logger.Handler(), slog.LevelDebug),
+		BaseContext:       func(net.Listener) context.Context { return s.ending },
+		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return withListener(withTLS(ctx, c), c) },
 	}
-	return s, nil
 }
 
 func (s *Server) scheme() string {
@@ -175,27 +241,35 @@ const (
 	workers = 256
 )
 
+// receiveBytes bounds a message from a client.
+func (s *Server) receiveBytes() int64 {
+	return min(s.cfg.Limits.RequestBytes+messageSlack, math.MaxInt32)
+}
+
 func (s *Server) newGRPC() *grpc.Server {
-	receive := min(s.cfg.Limits.RequestBytes+messageSlack, math.MaxInt32)
 	g := grpc.NewServer(
 		grpc.Creds(splitCredentials{}),
 		grpc.NumStreamWorkers(workers),
 		grpc.WaitForHandlers(true),
-		grpc.MaxRecvMsgSize(int(receive)),
+		grpc.MaxRecvMsgSize(int(s.receiveBytes())),
 		grpc.MaxSendMsgSize(math.MaxInt32),
 		grpc.MaxConcurrentStreams(s.cfg.Streams),
 		grpc.MaxHeaderListSize(headerBytes),
 		grpc.ConnectionTimeout(s.cfg.Handshake),
-		// etcd's clients may ping every 5 s; here without calls under way too.
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
-		// A client that vanished is found out within a minute and a half.
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
+			MinTime: s.cfg.KeepAlive.MinTime, PermitWithoutStream: !s.cfg.KeepAlive.OnlyWithCalls,
+		}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: s.cfg.KeepAlive.Interval, Timeout: s.cfg.KeepAlive.Timeout}),
 	)
-	s.api.Register(g)
+	all := counted{g, s.metrics}
+	s.api.Register(all)
 	s.health = health.NewServer()
 	s.health.SetServingStatus("", healthpb.HealthCheckResponse_SERVING)
-	healthpb.RegisterHealthServer(s.api.Guard(g), s.health)
-	reflection.Register(g)
+	healthpb.RegisterHealthServer(s.api.Guard(all), s.health)
+	// Lock and Election are in no global registry.
+	options := reflection.ServerOptions{Services: g, DescriptorResolver: lockpb.New()}
+	reflectionv1.RegisterServerReflectionServer(all, reflection.NewServerV1(options))
+	reflectionv1alpha.RegisterServerReflectionServer(all, reflection.NewServer(options)) //nolint:staticcheck // for old clients
 	return g
 }
 
@@ -216,13 +290,19 @@ func (s *Server) Run(ctx context.Context) error {
 	for _, l := range s.listeners {
 		group.Go(func() error { return s.split.accept(ctx, l) })
 	}
-	group.Go(func() error {
-		// A context that ends at once may stop it before it has begun.
-		if err := s.grpc.Serve(s.split.grpc); !errors.Is(err, grpc.ErrServerStopped) {
-			return err
+	serve := func(l net.Listener) func() error {
+		return func() error {
+			// A context that ends at once may stop it before it has begun.
+			if err := s.grpc.Serve(l); !errors.Is(err, grpc.ErrServerStopped) {
+				return err
+			}
+			return nil
 		}
-		return nil
-	})
+	}
+	group.Go(serve(s.split.grpc))
+	if s.gateway != nil {
+		group.Go(serve(s.gateway.pipe))
+	}
 	group.Go(func() error {
 		if err := s.http.Serve(s.split.http); !errors.Is(err, http.ErrServerClosed) {
 			return err
@@ -244,6 +324,7 @@ func (s *Server) shutdown() {
 		s.cfg.Logger.Warn("could not close a listener", "err", err)
 	}
 	s.api.Close()
+	s.end()
 	drained := make(chan struct{})
 	go func() {
 		defer close(drained)
@@ -259,6 +340,9 @@ func (s *Server) shutdown() {
 	case <-ctx.Done():
 		s.grpc.Stop()
 		<-drained
+	}
+	if s.gateway != nil {
+		s.gateway.close()
 	}
 	s.split.wait()
 }

@@ -120,7 +120,7 @@ func speak(t *testing.T, conn *grpc.ClientConn, web *http.Client, base string) {
 		t.Errorf("health: %v, %v", h, err)
 	}
 	code, body := fetch(t, web, base+"/version")
-	if code != 200 || body != `{"etcdserver":"3.7.3","etcdcluster":"3.7.0","storage":"3.7.0"}`+"\n" {
+	if code != 200 || body != `{"etcdserver":"3.7.3","etcdcluster":"3.7.0","storage":"3.7.0"}` {
 		t.Errorf("version: %d %s", code, body)
 	}
 }
@@ -195,9 +195,9 @@ func TestHealth(t *testing.T) {
 		code int
 		body string
 	}{
-		{good[0], "/health", 200, `{"health":"true","reason":""}` + "\n"},
+		{good[0], "/health", 200, `{"health":"true","reason":""}`},
 		{bad[0], "/health", 503, `{"health":"false","reason":"RAFT NO LEADER"}` + "\n"},
-		{bad[0], "/health?serializable=true", 200, `{"health":"true","reason":""}` + "\n"},
+		{bad[0], "/health?serializable=true", 200, `{"health":"true","reason":""}`},
 		{good[0], "/livez", 200, "ok\n"},
 		{bad[0], "/livez/serializable_read", 200, "ok\n"},
 		{good[0], "/readyz?verbose", 200, "[+]data_corruption ok\n[+]serializable_read ok\n[+]linearizable_read ok\n[+]non_learner ok\nok\n"},

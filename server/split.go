@@ -33,6 +33,10 @@ func newSplitter(cfg Config, addr net.Addr) *splitter {
 
 // accept sorts the connections of l until ctx ends.
 func (s *splitter) accept(ctx context.Context, l net.Listener) error {
+	own, ok := l.(*listener)
+	if !ok {
+		own = &listener{tls: s.cfg.TLS}
+	}
 	var pause time.Duration
 	for {
 		raw, err := l.Accept()
@@ -46,7 +50,7 @@ func (s *splitter) accept(ctx context.Context, l net.Listener) error {
 		switch {
 		case err == nil:
 			pause = 0
-			s.admit(ctx, raw)
+			s.admit(ctx, raw, own)
 		case errors.As(err, &temporary) && temporary.Temporary():
 			// Out of descriptors, most likely: as net/http, wait and go on.
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
@@ -61,17 +65,17 @@ func (s *splitter) accept(ctx context.Context, l net.Listener) error {
 	}
 }
 
-// admit takes raw within the limit on connections.
-func (s *splitter) admit(ctx context.Context, raw net.Conn) {
+// admit takes raw, which came to from, within the limit on connections.
+func (s *splitter) admit(ctx context.Context, raw net.Conn, from *listener) {
 	if s.open.Add(1) > int64(s.cfg.Connections) {
 		s.open.Add(-1)
 		_ = raw.Close()
 		s.cfg.Logger.Warn("too many connections", "limit", s.cfg.Connections, "remote", raw.RemoteAddr())
 		return
 	}
-	c := &conn{Conn: raw, closed: func() { s.open.Add(-1) }}
+	c := &conn{Conn: raw, what: from.what, closed: func() { s.open.Add(-1) }}
 	s.sorting.Go(func() {
-		if err := s.sort(ctx, c); err != nil {
+		if err := s.sort(ctx, c, from.tls); err != nil {
 			_ = c.Close()
 			s.cfg.Logger.Debug("connection refused", "err", err, "remote", raw.RemoteAddr())
 		}
@@ -79,12 +83,12 @@ func (s *splitter) admit(ctx context.Context, raw net.Conn) {
 }
 
 // sort finds out what c speaks and hands it on.
-func (s *splitter) sort(ctx context.Context, c *conn) error {
+func (s *splitter) sort(ctx context.Context, c *conn, cfg *tls.Config) error {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Handshake)
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { _ = c.Conn.SetDeadline(time.Unix(1, 0)) })()
-	if s.cfg.TLS != nil {
-		t := tls.Server(c.Conn, s.cfg.TLS)
+	if cfg != nil {
+		t := tls.Server(c.Conn, cfg)
 		if err := t.HandshakeContext(ctx); err != nil {
 			return err
 		}
@@ -96,7 +100,11 @@ func (s *splitter) sort(ctx context.Context, c *conn) error {
 		return err
 	}
 	c.first = first
-	if string(first) == http2Preface {
+	grpc := string(first) == http2Preface
+	if err := c.what.allows(grpc); err != nil {
+		return err
+	}
+	if grpc {
 		return s.grpc.put(ctx, c)
 	}
 	return s.http.put(ctx, c)
@@ -111,6 +119,7 @@ type conn struct {
 	// first is what the next Read gives; only the reader touches it.
 	first  []byte
 	tls    *tls.ConnectionState // nil without TLS
+	what   Serving
 	once   sync.Once
 	closed func()
 }
