@@ -27,9 +27,24 @@ type Caller struct {
 
 type callerKey struct{}
 
+// callerContext is a context with a caller, in one allocation: every call that a
+// server lets in has one.
+type callerContext struct {
+	context.Context
+	caller Caller
+}
+
+// Value implements [context.Context].
+func (c *callerContext) Value(key any) any {
+	if key == (callerKey{}) {
+		return &c.caller
+	}
+	return c.Context.Value(key)
+}
+
 // WithCaller returns a context whose calls are made in the name of c.
 func WithCaller(ctx context.Context, c Caller) context.Context {
-	return context.WithValue(ctx, callerKey{}, &c)
+	return &callerContext{ctx, c}
 }
 
 // CallerOf returns in whose name calls with ctx are made, or nil when they are
