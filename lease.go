@@ -64,5 +64,5 @@ func (n *Node) Leases(ctx context.Context) (kv.LeasesResult, error) {
 		return kv.LeasesResult{}, err
 	}
 	defer view.Close()
-	return view.Leases(), nil
+	return view.Leases()
 }

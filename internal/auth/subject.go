@@ -126,3 +126,6 @@ func (s *Subject) AskRole(name string) error {
 	}
 	return err
 }
+
+// Of tells whether s was looked up in these tables.
+func (s *Subject) Of(t *Tables) bool { return s.tables == t }

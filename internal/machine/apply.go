@@ -5,6 +5,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/concord-kv/concord/internal/auth"
 	"github.com/concord-kv/concord/internal/lease"
 	"github.com/concord-kv/concord/internal/mvcc"
 	"github.com/concord-kv/concord/kv"
@@ -17,8 +18,14 @@ const maxKey = 64 << 10
 func (m *Machine) run(command []byte, want bool) any {
 	d := decoder{data: command}
 	k, flags := kind(d.byte()), d.byte()
-	if flags&^hasRequest != 0 || flags != 0 && k != kindTxn && k != kindUploadTxn {
+	if flags&^(hasRequest|callerFlags) != 0 || flags&hasRequest != 0 && k != kindTxn && k != kindUploadTxn {
 		d.fail(errUnknown)
+	}
+	m.gate.who = auth.Subject{}
+	if flags&callerFlags != 0 {
+		if err := m.identify(&d, k, flags); err != nil && d.err == nil {
+			return err
+		}
 	}
 	var result any
 	switch {
@@ -37,6 +44,8 @@ func (m *Machine) run(command []byte, want bool) any {
 		result = m.runLease(&d, k)
 	case k == kindAlarm || k == kindDowngrade:
 		result = m.runUpkeep(&d, k)
+	case k == kindAuth || k == kindToken:
+		result = m.runAuth(&d, k)
 	default:
 		result = m.runConfig(&d, k)
 	}
@@ -70,6 +79,11 @@ type putResult struct {
 func (m *Machine) runPut(op *kv.Op, want bool) any {
 	if err := m.refusal(true); err != nil {
 		return err
+	}
+	if m.gate.who.Bound() {
+		if err := m.mayPut(op); err != nil {
+			return err
+		}
 	}
 	tx := m.store.Begin()
 	if err := m.checkPut(tx, op); err != nil {
@@ -215,6 +229,9 @@ func (m *Machine) runLease(d *decoder, k kind) any {
 		if !m.hasLease(id) {
 			return kv.ErrLeaseNotFound
 		}
+		if err := m.mayLease(id); err != nil {
+			return err
+		}
 		m.revoke(id)
 	case kindCompact:
 		rev := kv.Revision(d.atMost(math.MaxInt64, errNegative))
@@ -254,7 +271,11 @@ func (m *Machine) keepAlive(ids []kv.LeaseID) any {
 	results := make([]kv.LeaseResult, len(ids))
 	for i, id := range ids {
 		results[i] = kv.LeaseResult{Header: h, ID: id}
-		l, err := m.shared.leases.Renew(id, m.at.now)
+		err := m.mayLease(id)
+		var l lease.Lease
+		if err == nil {
+			l, err = m.shared.leases.Renew(id, m.at.now)
+		}
 		if err != nil {
 			if len(ids) == 1 {
 				return err

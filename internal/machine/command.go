@@ -29,6 +29,7 @@ import (
 //	expire   = term, n × (zigzag id, generation), n × (key, mod revision)
 //	settings = bits (1 byte) then a value for each
 //	members  = change (see members.go)
+//	alarm, downgrade: see alarms.go; auth, token: see auth.go
 //
 // A kind is never given a second meaning; a new layout is a new kind. Flag bits
 // that a member does not know make the command unknown to it.
@@ -48,8 +49,7 @@ const (
 	kindMembers
 )
 
-// The flags of a command. Bit 0 is kept for a principal, which will stand
-// before the body.
+// The flags of a command; for the others see auth.go.
 const hasRequest = 1 << 1
 
 // The bits of an op.

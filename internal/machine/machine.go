@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/concord-kv/concord/internal/auth"
 	"github.com/concord-kv/concord/internal/lease"
 	"github.com/concord-kv/concord/internal/mvcc"
 	"github.com/concord-kv/concord/kv"
@@ -53,6 +54,7 @@ type Machine struct {
 	path     []bool // see plan
 	doomed   [][]byte
 	locked   bool // whether we hold mu
+	gate     gate // in part for others
 
 	// store is changed by Restore, which locks swap. The goroutine that
 	// applies reads it without.
@@ -110,6 +112,7 @@ func New(o Options) *Machine {
 		shared:   shared{leases: lease.New()},
 	}
 	m.setConfig(&config{settings: DefaultSettings()})
+	m.gate.set(auth.New(), auth.NewTokens())
 	return m
 }
 
@@ -119,16 +122,19 @@ func (m *Machine) Close() { m.store.Close() }
 
 // Bootstrap makes m the state that a new cluster starts from, at index 1 and
 // term 1, with these members. A fresh machine becomes an empty store; one that
-// was restored from a backup keeps keys, revisions, leases, settings and time,
-// and forgets the members, requests and uploads of the cluster it came from.
+// was restored from a backup keeps keys, revisions, leases, settings, users and
+// time, and forgets the members, requests, uploads and tokens of the cluster it
+// came from.
 func (m *Machine) Bootstrap(cluster kv.ClusterID, members []kv.Member) {
 	c := *m.config.Load()
 	c.membership = newMembership(cluster, members)
 	m.setConfig(&c)
 	m.requests, m.uploads = newRequests(), uploads{}
+	m.gate.set(m.Access(), auth.NewTokens())
 	m.at.index, m.at.term, m.at.hash = 1, 1, 0
 	c.membership.hash(&m.at.hash)
 	m.at.hash.mix(uint64(m.at.now), uint64(m.store.Revision()))
+	m.at.hash.bytes(m.Access().Append(nil))
 	m.publish()
 }
 

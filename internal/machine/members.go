@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"slices"
 
+	"github.com/concord-kv/concord/internal/auth"
 	"github.com/concord-kv/concord/kv"
 )
 
@@ -39,7 +40,8 @@ const (
 // EncodeMembers encodes the context of a configuration change, for
 // [Machine.ApplyMembers]: all changes are made, or none.
 //
-//	change = n (op (1 byte) learner (1 byte) id (8 bytes, little endian) name, n peer, n client addresses)…
+//	change = changes [flags (1 byte) [trailer]], see auth.go
+//	changes = n (op (1 byte) learner (1 byte) id (8 bytes, little endian) name, n peer, n client addresses)…
 func EncodeMembers(dst []byte, changes ...MemberChange) []byte {
 	dst = binary.AppendUvarint(dst, uint64(len(changes)))
 	for i := range changes {
@@ -239,11 +241,20 @@ func (m *Machine) ApplyMembers(at Position, change []byte) any {
 	}
 	d := decoder{data: change}
 	changes := d.memberChanges()
+	m.gate.who = auth.Subject{}
+	var denied error
+	if len(d.data) > 0 {
+		flags := d.byte()
+		if flags != hasCaller && flags != isAnonymous {
+			d.fail(errUnknown)
+		}
+		denied = m.identify(&d, kindMembers, flags)
+	}
 	if d.end() != nil {
 		m.refuse([]byte{byte(kindMembers)}, d.err)
 	}
 	c := *m.config.Load()
-	if err := c.membership.apply(changes, false); err != nil {
+	if err := cmp.Or(denied, c.membership.apply(changes, false)); err != nil {
 		m.at.hash.mix(uint64(kindMembers), uint64(kv.CodeOf(err))+1)
 		return err
 	}

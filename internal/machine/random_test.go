@@ -235,8 +235,9 @@ func (p *pair) compare() {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := sameResult(leases, v.Leases()); diff != "" {
-		t.Fatal(diff)
+	held, err := v.Leases()
+	if diff := sameResult(leases, held); diff != "" || err != nil {
+		t.Fatalf("%v\n%s", err, diff)
 	}
 	for _, id := range leases.IDs {
 		want, _ := p.model.TimeToLive(context.Background(), id, true)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/concord-kv/concord/internal/auth"
 	"github.com/concord-kv/concord/internal/lease"
 	"github.com/concord-kv/concord/internal/mvcc"
 	"github.com/concord-kv/concord/kv"
@@ -16,7 +17,8 @@ import (
 //	section  = tag (1 byte) contents
 //	keys     = tagKeys, then what mvcc writes, up to the end
 //
-// Sections come in the order of their tags, each once. Contents are made of
+// Sections come in the order of their tags, each once, but the keys come last.
+// Contents are made of
 // unsigned varints and of strings, which are a length and the bytes:
 //
 //	position = index term time hash written
@@ -27,6 +29,7 @@ import (
 //	requests = n client…, in the order in which they were heard of last
 //	client   = id (16 bytes) floor highest last slots n (seq time result)…
 //	uploads  = n (id (16 bytes) size touched n (offset string)…)…
+//	auth     = a string with what auth writes, from format version 3 on
 //
 // All of it is logical state, in an order of its own, so members at one index
 // write the same bytes before keys.
@@ -45,6 +48,7 @@ const (
 	tagRequests
 	tagUploads
 	tagKeys
+	tagAuth
 )
 
 // captured is the state at one index, to write while the machine goes on.
@@ -55,6 +59,7 @@ type captured struct {
 	leases   *lease.Table
 	requests *requests
 	uploads  []upload
+	access   *access
 	keys     mvcc.View
 }
 
@@ -68,6 +73,7 @@ func (m *Machine) Snapshot() (write func(io.Writer) error, release func()) {
 		config:   m.config.Load(),
 		requests: m.requests.copy(),
 		uploads:  m.uploads.copy(),
+		access:   m.gate.open.Load(),
 		keys:     m.store.View(),
 	}
 	m.mu.Lock()
@@ -103,6 +109,8 @@ func (c *captured) write(w io.Writer) error {
 	c.requests.write(&s)
 	s.tag(tagUploads)
 	writeUploads(&s, c.uploads)
+	s.tag(tagAuth)
+	s.bytes(c.access.tokens.Append(c.access.tables.Append(nil)))
 	s.tag(tagKeys)
 	if s.err == nil {
 		s.err = buffered.Flush()
@@ -136,6 +144,7 @@ func (m *Machine) Restore(r io.Reader) error {
 	m.mu.Lock()
 	m.store, m.replaced = store, make(chan struct{})
 	m.shared = shared{leases: c.leases, history: c.history, published: c.at}
+	m.gate.set(c.access.tables, c.access.tokens)
 	m.mu.Unlock()
 	m.swap.Unlock()
 	m.at, m.requests = c.at, c.requests
@@ -159,7 +168,7 @@ func (m *Machine) readSnapshot(r *bufio.Reader) (*captured, error) {
 	if s.version = s.byte(); s.err == nil && (s.version < oldestSnapshot || s.version > snapshotVersion) {
 		return nil, kv.Errorf(kv.Unsupported, "the state has format version %d, this program knows %d to %d; use a newer version of concord: %w", s.version, oldestSnapshot, snapshotVersion, kv.ErrUnsupported)
 	}
-	c := &captured{config: &config{}, requests: newRequests()}
+	c := &captured{config: &config{}, requests: newRequests(), access: &access{tables: auth.New(), tokens: auth.NewTokens()}}
 	for _, section := range [...]struct {
 		tag  byte
 		read func(*sectionReader)
@@ -170,8 +179,12 @@ func (m *Machine) readSnapshot(r *bufio.Reader) (*captured, error) {
 		{tagLeases, c.readLeases},
 		{tagRequests, c.requests.read},
 		{tagUploads, c.readUploads},
+		{tagAuth, c.readAuth},
 		{tagKeys, func(*sectionReader) {}},
 	} {
+		if section.tag == tagAuth && s.version < 3 {
+			continue
+		}
 		if tag := s.byte(); s.err == nil && tag != section.tag {
 			s.failf("section %d where %d belongs", tag, section.tag)
 		}

@@ -98,7 +98,7 @@ func (d *driver) startReaders() (stop func()) {
 		if l, err := v.TimeToLive(7, true); err != nil || len(l.Keys)%2 != 0 {
 			t.Errorf("keys %s, %v", l.Keys, err)
 		}
-		v.Leases()
+		_, _ = v.Leases()
 		v.Members()
 		v.Settings()
 	})

@@ -75,8 +75,12 @@ func (s *script) run(t *testing.T, d *datadriven.TestData) string {
 		}
 		return out
 	case "ttl":
+		leases, err := v.Leases()
+		if err != nil {
+			return err.Error()
+		}
 		out := ""
-		for _, id := range v.Leases().IDs {
+		for _, id := range leases.IDs {
 			l, err := v.TimeToLive(id, true)
 			if err != nil {
 				return err.Error()

@@ -24,6 +24,11 @@ func (m *Machine) runTxn(d *decoder, k kind, flags byte) any {
 	if d.end() != nil {
 		return nil
 	}
+	if m.gate.who.Bound() {
+		if err := m.mayTxn(t); err != nil {
+			return err
+		}
+	}
 	if !t.ID.IsZero() && !t.ReadOnly() {
 		return m.runOnce(t, d.lost)
 	}

@@ -3,6 +3,7 @@ package machine
 import (
 	"slices"
 
+	"github.com/concord-kv/concord/internal/auth"
 	"github.com/concord-kv/concord/internal/mvcc"
 	"github.com/concord-kv/concord/kv"
 )
@@ -15,6 +16,7 @@ type View struct {
 	m    *Machine
 	keys mvcc.View
 	time kv.Time
+	who  auth.Subject // who looks
 }
 
 // View returns the state that was applied last. Any goroutine.
@@ -64,6 +66,9 @@ func (v View) CompactRevision() kv.Revision { return v.keys.CompactRevision() }
 // Range answers r. Its errors are [kv.ErrFutureRevision] and
 // [*kv.CompactedError].
 func (v View) Range(r *kv.Range) (kv.RangeResult, error) {
+	if err := v.who.Keys(kv.ReadAccess, r.Key, r.End); err != nil {
+		return kv.RangeResult{}, err
+	}
 	res, err := v.keys.Range(r)
 	res.Time = v.time
 	return res, err
@@ -72,6 +77,9 @@ func (v View) Range(r *kv.Range) (kv.RangeResult, error) {
 // Changes yields the changes that w asks for, made at the revisions from up to
 // to, see [mvcc.View.Changes].
 func (v View) Changes(from, to kv.Revision, w *kv.WatchRequest, yield func(rev kv.Revision, ev kv.Event) bool) error {
+	if err := v.MayWatch(w); err != nil {
+		return err
+	}
 	return v.keys.Changes(from, to, w, yield)
 }
 
@@ -79,6 +87,9 @@ func (v View) Changes(from, to kv.Revision, w *kv.WatchRequest, yield func(rev k
 func (v View) Txn(t *kv.Txn) (kv.TxnResult, error) {
 	if !t.ReadOnly() {
 		return kv.TxnResult{}, kv.Errorf(kv.InvalidArgument, "the transaction is not read only")
+	}
+	if err := v.Allow(t); err != nil {
+		return kv.TxnResult{}, err
 	}
 	p := plan{reader: viewReader{v.keys}, revision: v.keys.Revision(), compacted: v.keys.CompactRevision()}
 	if err := p.check(t); err != nil {
@@ -121,6 +132,9 @@ func (r viewReader) Ascend(key, end []byte, yield func(mvcc.Record) bool) {
 // TimeToLive tells what is left of a lease, and its keys where asked. It
 // returns [kv.ErrLeaseNotFound].
 func (v View) TimeToLive(id kv.LeaseID, keys bool) (kv.LeaseResult, error) {
+	if err := v.who.Right(kv.AnyUser); err != nil {
+		return kv.LeaseResult{}, err
+	}
 	m := v.m
 	m.mu.Lock()
 	leases, now := m.shared.leases, m.shared.published.now
@@ -135,6 +149,9 @@ func (v View) TimeToLive(id kv.LeaseID, keys bool) (kv.LeaseResult, error) {
 	}
 	res := kv.LeaseResult{Header: h, ID: id, TTL: l.Duration(), Left: l.Left(now)}
 	if keys {
+		if err := v.mayLeases(leases, id); err != nil {
+			return kv.LeaseResult{}, err
+		}
 		for key := range leases.Keys(id) {
 			res.Keys = append(res.Keys, slices.Clone(key))
 		}
@@ -143,7 +160,10 @@ func (v View) TimeToLive(id kv.LeaseID, keys bool) (kv.LeaseResult, error) {
 }
 
 // Leases lists the leases by id.
-func (v View) Leases() kv.LeasesResult {
+func (v View) Leases() (kv.LeasesResult, error) {
+	if err := v.who.Right(kv.AnyUser); err != nil {
+		return kv.LeasesResult{}, err
+	}
 	m := v.m
 	m.mu.Lock()
 	leases := m.shared.leases.Copy()
@@ -153,7 +173,10 @@ func (v View) Leases() kv.LeasesResult {
 	for l := range leases.All() {
 		res.IDs = append(res.IDs, l.ID)
 	}
-	return res
+	if err := v.mayLeases(leases, res.IDs...); err != nil {
+		return kv.LeasesResult{}, err
+	}
+	return res, nil
 }
 
 // Members lists the members by id.
