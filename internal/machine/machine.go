@@ -152,6 +152,9 @@ func (m *Machine) Bootstrap(cluster kv.ClusterID, members []kv.Member) {
 func (m *Machine) Apply(at Position, commands [][]byte, results []any) {
 	m.advance(at)
 	for i, command := range commands {
+		if i%mvcc.WarmGroup == 0 {
+			m.warm(commands[i:])
+		}
 		result := m.run(command, results != nil)
 		if err, failed := result.(error); failed {
 			m.at.hash.mix(uint64(command[0]), uint64(kv.CodeOf(err))+1)
@@ -162,6 +165,31 @@ func (m *Machine) Apply(at Position, commands [][]byte, results []any) {
 		}
 	}
 	m.publish()
+}
+
+// warm has the keys of the next puts looked up together.
+func (m *Machine) warm(commands [][]byte) {
+	var keys [mvcc.WarmGroup][]byte
+	n := 0
+	for _, command := range commands[:min(len(commands), mvcc.WarmGroup)] {
+		if key := plainKey(command); key != nil {
+			keys[n] = key
+			n++
+		}
+	}
+	if n > 1 {
+		m.store.Warm(keys[:n])
+	}
+}
+
+// plainKey is the key of a command that is a put, nil if it is another or the key
+// is long.
+func plainKey(command []byte) []byte {
+	const before = 4 // kind, flags, bits and length
+	if len(command) < before || kind(command[0]) != kindPut || command[3] >= 0x80 || len(command)-before < int(command[3]) {
+		return nil
+	}
+	return command[before:][:command[3]]
 }
 
 // advance moves to the next entry.

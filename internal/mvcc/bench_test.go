@@ -194,3 +194,63 @@ func BenchmarkSnapshot(b *testing.B) {
 		}
 	})
 }
+
+// BenchmarkSnapshotHistory writes 100,000 keys of 256 bytes with ten versions
+// each, made in no order: what a snapshot costs under overwrites.
+func BenchmarkSnapshotHistory(b *testing.B) {
+	const keys, versions = 100_000, 10
+	s := New(Options{})
+	defer s.Close()
+	value := bytes.Repeat([]byte("v"), 256)
+	rng := rand.New(rand.NewPCG(1, 2))
+	var key []byte
+	for i := range keys * versions {
+		if i >= keys {
+			i = int(rng.Uint32N(keys))
+		}
+		key = benchKey(key, i)
+		tx := s.Begin()
+		tx.Put(key, value, 0, 0)
+		tx.Commit()
+	}
+	v := s.View()
+	defer v.Close()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	cpu := threadTime()
+	for b.Loop() {
+		if _, err := v.WriteTo(io.Discard); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64((threadTime()-cpu).Nanoseconds())/float64(b.N*keys*versions), "cpu-ns/version")
+}
+
+// BenchmarkGet reads keys picked at random out of a million with values of 256
+// bytes, most of which are in no cache.
+func BenchmarkGet(b *testing.B) {
+	const keys = 1_000_000
+	s := New(Options{})
+	defer s.Close()
+	value := bytes.Repeat([]byte("v"), 256)
+	var key []byte
+	for i := range keys {
+		key = benchKey(key, i)
+		tx := s.Begin()
+		tx.Put(key, value, 0, 0)
+		tx.Commit()
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	rng := rand.New(rand.NewPCG(1, 2))
+	b.ReportAllocs()
+	b.ResetTimer()
+	cpu := threadTime()
+	for range b.N {
+		key = benchKey(key, int(rng.Uint32N(keys)))
+		if x, ok := s.Get(key); !ok || len(x.Value) != len(value) {
+			b.Fatal("not found")
+		}
+	}
+	b.ReportMetric(float64((threadTime()-cpu).Nanoseconds())/float64(b.N), "cpu-ns/get")
+}

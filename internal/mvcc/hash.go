@@ -6,6 +6,8 @@ import (
 	"math/bits"
 	"sync/atomic"
 	"unsafe"
+
+	"github.com/concord-kv/concord/kv"
 )
 
 // A slot of the hash is a key reference (40 bits) and a tag of 24 bits of the
@@ -41,6 +43,8 @@ type hashIndex struct {
 	live  atomic.Int64 // keys in it
 	used  uint64       // slots of cur that are not free
 	moved uint64       // slots of old that were looked at
+
+	warmed kv.Revision // keeps the compiler from leaving Warm out
 }
 
 func newTable(slots uint64) table {

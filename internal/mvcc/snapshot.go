@@ -67,8 +67,10 @@ type snapshotWriter struct {
 	last   []byte   // key before in this chunk
 	nKeys  uint64
 	nVers  uint64
-	chain  []ref
+	chains [leafItems][]ref // what is kept of each key of a leaf, newest first
 	failed error
+
+	touched byte // keeps the compiler from leaving touch out
 }
 
 // WriteTo writes what can be read through the view, history included, for
@@ -86,8 +88,11 @@ func (v View) WriteTo(w io.Writer) (int64, error) {
 	header = binary.LittleEndian.AppendUint64(header, uint64(v.s.hash.live.Load()))
 	e.write(header)
 	v.s.tree.walk(nil, []byte{0}, func(b *keyBatch) bool {
-		for _, r := range b.refs[:b.n] {
-			e.key(v.s.key(r))
+		e.follow(b)
+		for i, r := range b.refs[:b.n] {
+			if len(e.chains[i]) > 0 {
+				e.key(v.s.key(r), e.chains[i])
+			}
 		}
 		return e.failed == nil
 	})
@@ -132,26 +137,43 @@ func (e *snapshotWriter) flush() {
 	e.chunk, e.large, e.last = e.chunk[:chunkHeader], e.large[:0], nil
 }
 
-// key encodes what the view keeps of k.
-func (e *snapshotWriter) key(k keyRecord) {
+// follow finds the versions that the view keeps of the keys of a leaf, and has
+// their values on the way into the cache. It goes one step along all chains before
+// the next, so that the cache misses overlap: one after another they are two
+// thirds of what a snapshot of much history costs.
+func (e *snapshotWriter) follow(b *keyBatch) {
+	s, rev, compacted := e.v.s, e.v.rev, e.v.compacted
+	var at [leafItems]ref
+	for i := range b.n {
+		e.chains[i] = e.chains[i][:0]
+		at[i] = s.key(b.refs[i]).newest()
+	}
+	for more := true; more; {
+		more = false
+		for i, r := range at[:b.n] {
+			if r == 0 {
+				continue
+			}
+			v := s.version(r)
+			mod := v.mod()
+			if mod <= rev && (mod >= compacted || !v.tombstone()) {
+				e.chains[i] = append(e.chains[i], r)
+				e.touched += v.touch()
+			}
+			at[i] = v.prev()
+			if mod <= compacted {
+				at[i] = 0
+			}
+			more = more || at[i] != 0
+		}
+	}
+}
+
+// key encodes k with the versions of chain, which is not empty.
+func (e *snapshotWriter) key(k keyRecord, chain []ref) {
 	s := e.v.s
-	e.chain = e.chain[:0]
-	for r := k.newest(); r != 0; {
-		v := s.version(r)
-		mod := v.mod()
-		if mod <= e.v.rev && (mod >= e.v.compacted || !v.tombstone()) {
-			e.chain = append(e.chain, r)
-		}
-		if mod <= e.v.compacted {
-			break
-		}
-		r = v.prev()
-	}
-	if len(e.chain) == 0 {
-		return
-	}
 	e.nKeys++
-	e.nVers += uint64(len(e.chain))
+	e.nVers += uint64(len(chain))
 	key := k.bytes()
 	shared := commonPrefix(e.last, key)
 	e.chunk = binary.AppendUvarint(e.chunk, uint64(shared))
@@ -159,13 +181,13 @@ func (e *snapshotWriter) key(k keyRecord) {
 	e.chunk = append(e.chunk, key[shared:]...)
 	e.last = key
 	before := e.v.rev
-	for i, r := range e.chain {
+	for i, r := range chain {
 		v := s.version(r)
 		flags := len(e.chunk)
 		e.version(v, before)
 		before = v.mod()
 		full := len(e.chunk) >= chunkBytes || len(e.large) >= 16
-		switch last := i == len(e.chain)-1; {
+		switch last := i == len(chain)-1; {
 		case !full && !last:
 			e.chunk[flags] |= wireMore
 		case full:
