@@ -4,12 +4,13 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/concord-kv/concord/internal/loopback"
 )
 
 // testCluster is members in one process that can be closed and opened again.
@@ -25,14 +26,12 @@ func newTestCluster(t *testing.T, size int, opts ...Option) *testCluster {
 	t.Helper()
 	c := &testCluster{t: t, opts: opts, peers: map[string]string{}, nodes: make([]*Node, size)}
 	for i := range size {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		addr, release, err := loopback.Reserve()
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.peers[c.name(i)] = l.Addr().String()
-		if err := l.Close(); err != nil { // the member listens there itself
-			t.Fatal(err)
-		}
+		t.Cleanup(release)
+		c.peers[c.name(i)] = addr
 		c.dirs = append(c.dirs, filepath.Join(t.TempDir(), "data"))
 	}
 	t.Cleanup(func() {

@@ -46,14 +46,12 @@ func TestMalformedEndpointsAreRefused(t *testing.T) {
 func TestNobodyListensIsSaidByName(t *testing.T) {
 	var endpoints []string
 	for range 2 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		addr, release, err := loopback.Reserve()
 		if err != nil {
 			t.Fatal(err)
 		}
-		endpoints = append(endpoints, l.Addr().String())
-		if err := l.Close(); err != nil {
-			t.Fatal(err)
-		}
+		defer release()
+		endpoints = append(endpoints, addr)
 	}
 	c, err := client.New(client.Config{Endpoints: endpoints, Timeout: 300 * time.Millisecond})
 	if err != nil {

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"errors"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +15,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/concord-kv/concord/internal/loopback"
 )
 
 // The scripts run the program itself, as processes.
@@ -210,15 +211,11 @@ func isFile(name string) bool {
 
 // cmdPorts sets variables to free addresses on loopback: ports VAR...
 func cmdPorts(ts *testscript.TestScript, _ bool, args []string) {
-	var listeners []net.Listener
 	for _, name := range args {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		addr, release, err := loopback.Reserve()
 		ts.Check(err)
-		listeners = append(listeners, l)
-		ts.Setenv(name, l.Addr().String())
-	}
-	for _, l := range listeners {
-		ts.Check(l.Close())
+		ts.Defer(release)
+		ts.Setenv(name, addr)
 	}
 }
 

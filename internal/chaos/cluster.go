@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +13,7 @@ import (
 	"time"
 
 	"github.com/concord-kv/concord/client"
+	"github.com/concord-kv/concord/internal/loopback"
 	"github.com/concord-kv/concord/kv"
 )
 
@@ -31,6 +31,7 @@ type member struct {
 	binary, logFile                 string
 	disk                            *loopDisk // nil without power cuts
 	cmd                             *exec.Cmd
+	release                         []func() // the addresses
 }
 
 func startCluster(ctx context.Context, p plan) (_ *cluster, err error) {
@@ -74,14 +75,18 @@ func startCluster(ctx context.Context, p plan) (_ *cluster, err error) {
 
 // newMember chooses addresses and makes the disk; nothing runs yet.
 func newMember(p plan, name string) (*member, error) {
-	ports, err := freePorts(2)
-	if err != nil {
-		return nil, err
-	}
 	m := &member{
-		name: name, clientAddr: ports[0], peerAddr: ports[1], binary: p.binary,
+		name: name, binary: p.binary,
 		dir: filepath.Join(p.dir, name), logFile: filepath.Join(p.dir, name+".log"),
 	}
+	for _, addr := range []*string{&m.clientAddr, &m.peerAddr} {
+		got, release, err := loopback.Reserve()
+		if err != nil {
+			return nil, err
+		}
+		*addr, m.release = got, append(m.release, release)
+	}
+	var err error
 	if slices.Contains(p.kinds, power) {
 		m.disk, err = newLoopDisk(filepath.Join(p.dir, name+".img"), m.dir)
 	}
@@ -123,20 +128,6 @@ func (c *cluster) introduce(ctx context.Context) error {
 		c.network.know(uint64(s.Member), i)
 	}
 	return nil
-}
-
-// freePorts finds ports that nobody listens on at the moment.
-func freePorts(n int) ([]string, error) {
-	var addrs []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		defer l.Close()
-		addrs = append(addrs, l.Addr().String())
-	}
-	return addrs, nil
 }
 
 func (m *member) start() error {
@@ -201,6 +192,9 @@ func (c *cluster) stop() {
 		m.kill()
 		if m.disk != nil {
 			m.disk.remove()
+		}
+		for _, release := range m.release {
+			release()
 		}
 	}
 	c.members = nil

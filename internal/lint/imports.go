@@ -30,6 +30,7 @@ var mayImport = map[string][]string{
 	"internal/transport":  {},
 	"internal/founding":   {},
 	"internal/lint":       {},
+	"internal/loopback":   {},
 	"internal/memberfile": {"internal/vfs"},
 	"internal/mvcc":       {"kv"},
 	"internal/lease":      {"kv"},
@@ -54,7 +55,7 @@ var mayImport = map[string][]string{
 	"cmd/concord":         {".", "server", "client", "kv", "internal/backup", "internal/etcdfile"},
 	"concordtest":         {".", "kv"},
 	"internal/sim":        append([]string{"kv/kvtest/lincheck"}, lowerHalf...),
-	"internal/chaos":      {"kv", "client", "kv/kvtest/lincheck"},
+	"internal/chaos":      {"kv", "client", "kv/kvtest/lincheck", "internal/loopback"},
 }
 
 // wires are the packages that put others together: they alone may import more
