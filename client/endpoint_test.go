@@ -3,12 +3,12 @@ package client_test
 import (
 	"context"
 	"errors"
-	"net"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/concord-kv/concord/client"
+	"github.com/concord-kv/concord/internal/loopback"
 	"github.com/concord-kv/concord/kv"
 )
 
