@@ -110,7 +110,7 @@ func (l *load) counts() (acked, unknown int) {
 
 // flows waits for a write that is acknowledged after since.
 func (l *load) flows(ctx context.Context, since time.Time) error {
-	return within(ctx, 60*time.Second, func(context.Context) error {
+	return within(ctx, patience, func(context.Context) error {
 		if err := l.failed.Load(); err != nil {
 			return *err
 		}
@@ -163,5 +163,5 @@ func (l *load) finish(ctx context.Context, c *cluster) error {
 
 // check finds out whether the round's history is linearizable.
 func (l *load) check() error {
-	return l.history.Check(lincheck.Options{Timeout: 2 * time.Minute})
+	return l.history.Check(lincheck.Options{Timeout: 10 * time.Minute})
 }
