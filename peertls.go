@@ -74,3 +74,12 @@ type peerConn struct {
 }
 
 func (c peerConn) Close() error { return c.raw.Close() }
+
+// PeerScheme is how URLs of members' peer addresses begin: https with [PeerTLS],
+// else http.
+func (n *Node) PeerScheme() string {
+	if n.cfg.peerTLS.server != nil {
+		return "https"
+	}
+	return "http"
+}
