@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/concord-kv/concord/internal/machine"
@@ -148,9 +149,9 @@ func TestRecoverIsCutOff(t *testing.T) {
 	untouched, went := 0, 0
 	for at := 1; ; at++ {
 		disk := copied(t, dir)
-		n := 0
+		var n atomic.Int64 // reading and writing go on at the same time
 		disk.Hook = func(vfs.Op) error {
-			if n++; n >= at {
+			if n.Add(1) >= int64(at) {
 				return errors.New("the power is gone")
 			}
 			return nil
