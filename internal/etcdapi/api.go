@@ -2,6 +2,7 @@ package etcdapi
 
 import (
 	"context"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -42,8 +43,12 @@ type Options struct {
 	// NoLeader is how long a stream that requires a leader outlives the last
 	// one; default 3 s, three of etcd's default election timeouts.
 	NoLeader time.Duration
-	// Quota is reported as db_size_quota; default 0, none.
+	// Quota bounds the bytes of keys, values and history: what would go beyond
+	// raises etcd's alarm NOSPACE. It is reported as db_size_quota; default 0,
+	// none, as anything negative.
 	Quota int64
+	// Logger defaults to none.
+	Logger *slog.Logger
 	// ClientScheme and PeerScheme go before member addresses that have none,
 	// because etcd's clients expect URLs; default http.
 	ClientScheme, PeerScheme string
@@ -61,6 +66,9 @@ func (o Options) withDefaults() Options {
 	set(&o.MinLeaseTTL, 2*time.Second)
 	set(&o.Progress, 10*time.Minute)
 	set(&o.NoLeader, 3*time.Second)
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
 	if o.InFlightBytes == 0 {
 		o.InFlightBytes = 512 << 20
 	}
@@ -100,7 +108,7 @@ type API struct {
 // is asked who may do what.
 func New(store kv.Store, cluster kv.Cluster, o Options) *API {
 	a := &API{cluster: cluster, opts: o.withDefaults()}
-	a.store = identified{store: store, api: a}
+	a.store = identified{store: a.limited(store), api: a}
 	a.authority, _ = store.(kv.Authority)
 	a.stopped, a.stop = context.WithCancel(context.Background())
 	a.inFlight.max = a.opts.InFlightBytes

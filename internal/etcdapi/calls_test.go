@@ -275,10 +275,12 @@ func TestCluster(t *testing.T) {
 	if err != nil || !proto.Equal(list, &pb.MemberListResponse{Header: list.GetHeader(), Members: want}) {
 		t.Errorf("list: %v, %v", list, err)
 	}
-	added, err := c.MemberAdd(ctx, &pb.MemberAddRequest{PeerURLs: []string{"http://h:9"}, IsLearner: true})
-	if err != nil || added.Member.ID != 0xd || added.Member.PeerURLs[0] != "http://h:9" || !added.Member.IsLearner || len(added.Members) != 3 {
+	added, err := c.MemberAdd(ctx, &pb.MemberAddRequest{PeerURLs: []string{"http://h:9"}})
+	if err != nil || added.Member.ID != 0xd || added.Member.PeerURLs[0] != "http://h:9" || added.Member.IsLearner || len(added.Members) != 3 {
 		t.Errorf("add: %v, %v", added, err)
 	}
+	_, err = c.MemberAdd(ctx, &pb.MemberAddRequest{PeerURLs: []string{"http://h:9"}, IsLearner: true})
+	same(t, "another learner", err, rpctypes.ErrGRPCTooManyLearners)
 	_, err = c.MemberAdd(ctx, &pb.MemberAddRequest{PeerURLs: []string{"http://h:1"}})
 	same(t, "add again", err, rpctypes.ErrGRPCPeerURLExist)
 	for _, bad := range [][]string{nil, {"h:1"}, {"http://h"}, {"ftp://h:1"}, {"http://h:1/x"}, {"://"}} {
@@ -319,11 +321,6 @@ func TestMaintenance(t *testing.T) {
 	if _, err := leader.MoveLeader(ctx, &pb.MoveLeaderRequest{TargetID: 0xa}); err != nil {
 		t.Errorf("move: %v", err)
 	}
-	if r, err := leader.Alarm(ctx, &pb.AlarmRequest{}); err != nil || len(r.Alarms) != 0 {
-		t.Errorf("alarms: %v, %v", r, err)
-	}
-	_, err = leader.Alarm(ctx, &pb.AlarmRequest{Action: pb.AlarmRequest_ACTIVATE})
-	same(t, "alarm", err, rpctypes.ErrGRPCNotCapable)
 	if _, err := leader.Defragment(ctx, &pb.DefragmentRequest{}); err != nil {
 		t.Errorf("defragment: %v", err)
 	}

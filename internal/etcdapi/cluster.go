@@ -24,6 +24,13 @@ func (s *clusterServer) MemberAdd(ctx context.Context, r *pb.MemberAddRequest) (
 	if err != nil {
 		return nil, err
 	}
+	current, err := s.cluster.Members(ctx)
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	if err := mayAdd(current, r.IsLearner); err != nil {
+		return nil, err
+	}
 	m, err := s.cluster.AddMember(ctx, kv.Member{PeerAddrs: addrs, Learner: r.IsLearner})
 	if err != nil {
 		return nil, memberStatus(err)
@@ -32,11 +39,18 @@ func (s *clusterServer) MemberAdd(ctx context.Context, r *pb.MemberAddRequest) (
 	if err != nil {
 		return nil, err
 	}
-	return &pb.MemberAddResponse{Header: s.header(s.now(), extensions{}), Member: s.fromMember(&m), Members: all}, nil
+	return &pb.MemberAddResponse{Header: s.unrevised(), Member: s.fromMember(&m), Members: all}, nil
 }
 
 // MemberRemove removes a member and lists the others.
 func (s *clusterServer) MemberRemove(ctx context.Context, r *pb.MemberRemoveRequest) (*pb.MemberRemoveResponse, error) {
+	current, err := s.cluster.Members(ctx)
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	if !mayRemove(current, kv.MemberID(r.ID)) {
+		return nil, rpctypes.ErrGRPCMemberNotEnoughStarted
+	}
 	if err := s.cluster.RemoveMember(ctx, kv.MemberID(r.ID)); err != nil {
 		return nil, toStatus(err)
 	}
@@ -44,7 +58,7 @@ func (s *clusterServer) MemberRemove(ctx context.Context, r *pb.MemberRemoveRequ
 	if err != nil {
 		return nil, err
 	}
-	return &pb.MemberRemoveResponse{Header: s.header(s.now(), extensions{}), Members: all}, nil
+	return &pb.MemberRemoveResponse{Header: s.unrevised(), Members: all}, nil
 }
 
 // MemberUpdate replaces a member's peer URLs.
@@ -63,11 +77,18 @@ func (s *clusterServer) MemberUpdate(ctx context.Context, r *pb.MemberUpdateRequ
 	if err != nil {
 		return nil, err
 	}
-	return &pb.MemberUpdateResponse{Header: s.header(s.now(), extensions{}), Members: all}, nil
+	return &pb.MemberUpdateResponse{Header: s.unrevised(), Members: all}, nil
 }
 
 // MemberPromote makes a learner a voter.
 func (s *clusterServer) MemberPromote(ctx context.Context, r *pb.MemberPromoteRequest) (*pb.MemberPromoteResponse, error) {
+	current, err := s.cluster.Members(ctx)
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	if !mayPromote(current, kv.MemberID(r.ID)) {
+		return nil, rpctypes.ErrGRPCMemberNotEnoughStarted
+	}
 	if err := s.cluster.PromoteMember(ctx, kv.MemberID(r.ID)); err != nil {
 		return nil, toStatus(err)
 	}
@@ -75,7 +96,7 @@ func (s *clusterServer) MemberPromote(ctx context.Context, r *pb.MemberPromoteRe
 	if err != nil {
 		return nil, err
 	}
-	return &pb.MemberPromoteResponse{Header: s.header(s.now(), extensions{}), Members: all}, nil
+	return &pb.MemberPromoteResponse{Header: s.unrevised(), Members: all}, nil
 }
 
 // MemberList lists the members. It is linearizable whether or not the request
@@ -88,8 +109,12 @@ func (s *clusterServer) MemberList(ctx context.Context, _ *pb.MemberListRequest)
 	if err != nil {
 		return nil, err
 	}
-	return &pb.MemberListResponse{Header: s.header(s.now(), extensions{}), Members: all}, nil
+	return &pb.MemberListResponse{Header: s.unrevised(), Members: all}, nil
 }
+
+// unrevised is a header without a revision, as etcd's answers about members have
+// it.
+func (s *clusterServer) unrevised() *pb.ResponseHeader { return s.header(kv.Header{}, extensions{}) }
 
 func (s *clusterServer) member(ctx context.Context, id kv.MemberID) (kv.Member, error) {
 	all, err := s.cluster.Members(ctx)

@@ -89,7 +89,12 @@ func serve(t testing.TB, store kv.Store, leader func() kv.MemberID, o etcdapi.Op
 // serveAPI serves as serve does, and returns the API too.
 func serveAPI(t testing.TB, store kv.Store, leader func() kv.MemberID, o etcdapi.Options) (*etcdapi.API, *grpc.ClientConn) {
 	t.Helper()
-	api := etcdapi.New(store, &cluster{store: store, leader: leader}, o)
+	return serveCluster(t, store, &cluster{store: store, leader: leader}, o)
+}
+
+func serveCluster(t testing.TB, store kv.Store, c kv.Cluster, o etcdapi.Options) (*etcdapi.API, *grpc.ClientConn) {
+	t.Helper()
+	api := etcdapi.New(store, c, o)
 	s := grpc.NewServer(grpc.WaitForHandlers(true))
 	api.Register(s)
 	l := bufconn.Listen(1 << 20)

@@ -36,11 +36,12 @@ func (s *maintenanceServer) Status(_ context.Context, r *pb.StatusRequest) (*pb.
 		DbSizeInUse:      st.LiveBytes,
 		DbSizeQuota:      s.opts.Quota,
 		IsLearner:        st.Role == kv.LearnerRole,
-		DowngradeInfo:    &pb.DowngradeInfo{},
+		DowngradeInfo:    downgradeInfo(s.cluster),
 	}
 	if st.Leader == 0 {
 		resp.Errors = append(resp.Errors, "etcdserver: no leader") // etcd's text
 	}
+	resp.Errors = append(resp.Errors, alarmTexts(s.cluster)...)
 	if x.wanted {
 		setUnknown(resp, statusFields(&st))
 	}
@@ -60,18 +61,9 @@ func statusFields(st *kv.Status) []byte {
 	return appendVarint(b, fieldStatusKeys, uint64(st.Keys))
 }
 
-// Alarm lists alarms: there are none. Concord raises none that a client could
-// set, so setting one is not possible; disarming one that is not set is nothing,
-// as in etcd.
-func (s *maintenanceServer) Alarm(_ context.Context, r *pb.AlarmRequest) (*pb.AlarmResponse, error) {
-	if r.Action == pb.AlarmRequest_ACTIVATE {
-		return nil, rpctypes.ErrGRPCNotCapable
-	}
-	return &pb.AlarmResponse{Header: s.header(s.now(), extensions{})}, nil
-}
-
-// Defragment does nothing, at once: there is nothing to defragment.
+// Defragment does nothing, at once: free space is given back all the time.
 func (s *maintenanceServer) Defragment(context.Context, *pb.DefragmentRequest) (*pb.DefragmentResponse, error) {
+	s.opts.Logger.Info("defragmentation was asked for; there is nothing to do, free space is given back all the time")
 	return &pb.DefragmentResponse{}, nil
 }
 

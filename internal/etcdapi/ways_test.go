@@ -1,11 +1,9 @@
 package etcdapi_test
 
 import (
-	"fmt"
 	"testing"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/concord-kv/concord/internal/etcdapi"
@@ -161,39 +159,4 @@ func TestCompactedHeader(t *testing.T) {
 	if r := w.recv(); !r.Canceled || r.CompactRevision != 3 || r.Header.Revision != 0 {
 		t.Fatalf("%v", r)
 	}
-}
-
-// TestHashKV: stores with the same keys have the same hash at a revision, any
-// difference shows, and errors are etcd's.
-func TestHashKV(t *testing.T) {
-	fill := func(last string) pb.MaintenanceClient {
-		m := model()
-		for i := range 100 {
-			put(t, m, fmt.Sprint("k", i), "v")
-		}
-		put(t, m, "k7", last)
-		if _, err := m.Compact(t.Context(), 50); err != nil {
-			t.Fatal(err)
-		}
-		return pb.NewMaintenanceClient(serve(t, m, leads, etcdapi.Options{}))
-	}
-	hash := func(c pb.MaintenanceClient, rev, want int64) uint32 {
-		t.Helper()
-		r, err := c.HashKV(t.Context(), &pb.HashKVRequest{Revision: rev})
-		if err != nil || r.HashRevision != want || r.Header.Revision != 102 {
-			t.Fatalf("%v, %v", r, err)
-		}
-		return r.Hash
-	}
-	a, b, c := fill("1"), fill("1"), fill("2")
-	if hash(a, 0, 102) != hash(b, 102, 102) {
-		t.Error("equal stores have different hashes")
-	}
-	if hash(a, 102, 102) == hash(c, 102, 102) || hash(a, 101, 101) != hash(c, 101, 101) || hash(a, 101, 101) == hash(a, 102, 102) {
-		t.Error("different states have one hash")
-	}
-	_, err := a.HashKV(t.Context(), &pb.HashKVRequest{Revision: 103})
-	same(t, "future", err, rpctypes.ErrGRPCFutureRev)
-	_, err = a.HashKV(t.Context(), &pb.HashKVRequest{Revision: 49})
-	same(t, "compacted", err, rpctypes.ErrGRPCCompacted)
 }
