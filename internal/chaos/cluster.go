@@ -207,13 +207,15 @@ func (c *cluster) stop() {
 	}
 }
 
-// within repeats try until it succeeds; the last error counts when it does not
-// in time.
+// within repeats try, of ten seconds at most, until it succeeds; the last error
+// counts when it does not in time.
 func within(ctx context.Context, d time.Duration, try func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
 	for {
-		err := try(ctx)
+		once, done := context.WithTimeout(ctx, 10*time.Second)
+		err := try(once)
+		done()
 		if err == nil {
 			return nil
 		}
@@ -242,8 +244,6 @@ func (c *cluster) leader(ctx context.Context) (leader *member, err error) {
 func (c *cluster) ready(ctx context.Context) error {
 	for _, m := range c.members {
 		err := within(ctx, patience, func(ctx context.Context) error {
-			ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-			defer cancel()
 			one, err := client.New(client.Config{Endpoints: []string{m.clientAddr}})
 			if err != nil {
 				return err
