@@ -12,6 +12,7 @@ import (
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"go.etcd.io/etcd/api/v3/etcdserverpb/gw"
+	spb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -58,18 +59,10 @@ func newGateway(limit int64) (*gateway, error) {
 	if err != nil {
 		return nil, err
 	}
-	g.mux = runtime.NewServeMux(
-		runtime.WithMarshalerOption(runtime.MIMEWildcard, &runtime.HTTPBodyMarshaler{Marshaler: &runtime.JSONPb{
-			MarshalOptions:   protojson.MarshalOptions{UseProtoNames: true},
-			UnmarshalOptions: protojson.UnmarshalOptions{DiscardUnknown: true},
-		}}),
-		runtime.WithErrorHandler(func(ctx context.Context, mux *runtime.ServeMux, m runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {
-			runtime.DefaultHTTPErrorHandler(ctx, mux, m, w, r, withoutDetails(err))
-		}),
-		runtime.WithStreamErrorHandler(func(_ context.Context, err error) *status.Status {
-			return status.Convert(withoutDetails(err))
-		}),
-	)
+	g.mux = runtime.NewServeMux(runtime.WithMarshalerOption(runtime.MIMEWildcard, shapes{&runtime.HTTPBodyMarshaler{Marshaler: &runtime.JSONPb{
+		MarshalOptions:   protojson.MarshalOptions{UseProtoNames: true},
+		UnmarshalOptions: protojson.UnmarshalOptions{DiscardUnknown: true},
+	}}}))
 	return g, errors.Join(g.register(), g.registerSessions())
 }
 
@@ -86,13 +79,20 @@ func (g *gateway) register() error {
 	return nil
 }
 
-// withoutDetails leaves of an error what etcd's have.
-func withoutDetails(err error) error {
-	st, ok := status.FromError(err)
-	if !ok || len(st.Proto().GetDetails()) == 0 {
-		return err
+// shapes writes JSON as etcd's gateway does.
+type shapes struct{ *runtime.HTTPBodyMarshaler }
+
+// Marshal leaves of errors, alone or at the end of a stream, what etcd's have.
+func (s shapes) Marshal(v any) ([]byte, error) {
+	switch v := v.(type) {
+	case *spb.Status:
+		v.Details = nil
+	case map[string]proto.Message:
+		if st, ok := v["error"].(*spb.Status); ok {
+			st.Details = nil
+		}
 	}
-	return status.Error(st.Code(), st.Message())
+	return s.HTTPBodyMarshaler.Marshal(v)
 }
 
 // registerSessions adds the routes of Lock and Election.
