@@ -40,6 +40,15 @@ type Recovered struct {
 // too; before its one decisive write nothing has changed.
 func Recover(dir string) (Recovered, error) { return recoverFrom(vfs.OS(), dir) }
 
+// Started reports whether there is a member in dir that belongs to a cluster.
+func Started(dir string) (bool, error) {
+	f, err := memberfile.Load(vfs.OS(), dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return f.Cluster != 0, err
+}
+
 func recoverFrom(fsys vfs.FS, dir string) (done Recovered, err error) {
 	defer func() {
 		if err != nil {
