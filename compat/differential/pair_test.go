@@ -25,9 +25,9 @@ type pair struct {
 	calls         int
 }
 
-func newPair(tb testing.TB, members int) *pair {
+func newPair(tb testing.TB, members int, opts ...servers.Option) *pair {
 	tb.Helper()
-	return &pair{etcd: servers.Etcd(tb, 1), concord: servers.Concord(tb, members)}
+	return &pair{etcd: servers.Etcd(tb, 1, opts...), concord: servers.Concord(tb, members, opts...)}
 }
 
 // conn is the connection to Concord for the next call: members take turns.

@@ -89,18 +89,18 @@ func (r *runner) ask(req proto.Message) {
 	r.compare(string(req.ProtoReflect().Descriptor().Name()), req, callOf(req))
 }
 
-// compare makes a call to both and learns from etcd's answer.
-func (r *runner) compare(name string, req proto.Message, do call) {
+// compare makes a call to both, learns from etcd's answer and returns it.
+func (r *runner) compare(name string, req proto.Message, do call) answer {
 	r.note(name + " " + prototext.MarshalOptions{}.Format(req))
 	etcd, concord := r.both(do)
 	if !equal(etcd, concord) {
 		r.differ++
 		r.tb.Errorf("%s %s\n   etcd: %v\nconcord: %v", name, prototext.MarshalOptions{}.Format(req), etcd, concord)
-		return
+		return etcd
 	}
 	if etcd.err != nil {
 		r.counts[name+" errors"]++
-		return
+		return etcd
 	}
 	r.counts[name]++
 	if h, ok := etcd.msg.(interface{ GetHeader() *pb.ResponseHeader }); ok {
@@ -109,6 +109,7 @@ func (r *runner) compare(name string, req proto.Message, do call) {
 	if c, ok := req.(*pb.CompactionRequest); ok {
 		r.compacted = c.Revision
 	}
+	return etcd
 }
 
 func (r *runner) note(what string) {

@@ -31,12 +31,27 @@ type Cluster struct {
 }
 
 // Start starts a cluster by its name.
-func Start(tb testing.TB, name string, members int) *Cluster {
+func Start(tb testing.TB, name string, members int, opts ...Option) *Cluster {
 	tb.Helper()
 	if name == "etcd" {
-		return Etcd(tb, members)
+		return Etcd(tb, members, opts...)
 	}
-	return Concord(tb, members)
+	return Concord(tb, members, opts...)
+}
+
+// Option changes a cluster that is about to start.
+type Option func(*options)
+
+type options struct{ authToken string }
+
+// AuthToken gives a cluster etcd's --auth-token.
+func AuthToken(spec string) Option { return func(o *options) { o.authToken = spec } }
+
+func apply(opts []Option) (o options) {
+	for _, opt := range opts {
+		opt(&o)
+	}
+	return o
 }
 
 // dial fills Conns.

@@ -16,7 +16,7 @@ import (
 )
 
 // Concord starts a cluster of Concord.
-func Concord(tb testing.TB, members int) *Cluster {
+func Concord(tb testing.TB, members int, opts ...Option) *Cluster {
 	tb.Helper()
 	dir, limits := dataDir(tb), kv.Limits{Ops: MaxTxnOps, RequestBytes: MaxRequestBytes, KeyBytes: 64 << 10, Depth: 200}
 	peers, clients, names := make([]net.Listener, members), make([]net.Listener, members), map[string]string{}
@@ -27,18 +27,18 @@ func Concord(tb testing.TB, members int) *Cluster {
 	nodes := make([]*concord.Node, members)
 	var opening errgroup.Group
 	for i := range members {
-		opts := []concord.Option{
+		own := []concord.Option{
 			concord.Name(fmt.Sprintf("m%d", i)), concord.Limits(limits), concord.ClientAddrs(clients[i].Addr().String()),
 			concord.PeerListener(peers[i]),
 		}
 		if members > 1 {
-			opts = append(opts, concord.Peers(peers[i].Addr().String(), names))
+			own = append(own, concord.Peers(peers[i].Addr().String(), names))
 		} else if err := peers[i].Close(); err != nil {
 			tb.Fatal(err)
 		}
 		opening.Go(func() (err error) {
 			ctx := startContext(tb)
-			if nodes[i], err = concord.Open(ctx, filepath.Join(dir, fmt.Sprint(i)), opts...); err != nil {
+			if nodes[i], err = concord.Open(ctx, filepath.Join(dir, fmt.Sprint(i)), own...); err != nil {
 				return err
 			}
 			return nodes[i].Ready(ctx)
@@ -54,7 +54,9 @@ func Concord(tb testing.TB, members int) *Cluster {
 				tb.Error(err)
 			}
 		})
-		serve(tb, node, clients[i], limits)
+		serve(tb, node, server.Config{
+			Listeners: []net.Listener{clients[i]}, Limits: limits, Auth: server.AuthConfig{Token: apply(opts).authToken},
+		})
 		c.Endpoints = append(c.Endpoints, clients[i].Addr().String())
 	}
 	// No compaction by age, which etcd does not have by default.
@@ -65,9 +67,9 @@ func Concord(tb testing.TB, members int) *Cluster {
 	return c
 }
 
-func serve(tb testing.TB, node *concord.Node, l net.Listener, limits kv.Limits) {
+func serve(tb testing.TB, node *concord.Node, cfg server.Config) {
 	tb.Helper()
-	s, err := server.New(node, node, server.Config{Listeners: []net.Listener{l}, Limits: limits})
+	s, err := server.New(node, node, cfg)
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -8,10 +8,11 @@ import (
 	"testing"
 
 	"go.etcd.io/etcd/server/v3/embed"
+	"golang.org/x/crypto/bcrypt"
 )
 
 // Etcd starts a cluster of etcd's embed server.
-func Etcd(tb testing.TB, members int) *Cluster {
+func Etcd(tb testing.TB, members int, opts ...Option) *Cluster {
 	tb.Helper()
 	dir := dataDir(tb)
 	cfgs, initial := make([]*embed.Config, members), make([]string, members)
@@ -21,6 +22,10 @@ func Etcd(tb testing.TB, members int) *Cluster {
 		cfg.Dir = filepath.Join(dir, cfg.Name)
 		cfg.LogLevel = "fatal"
 		cfg.UnsafeNoFsync = true
+		cfg.BcryptCost = uint(bcrypt.MinCost) // what passwords cost is not compared
+		if o := apply(opts); o.authToken != "" {
+			cfg.AuthToken = o.authToken
+		}
 		client, peer := url.URL{Scheme: "http", Host: freePort(tb)}, url.URL{Scheme: "http", Host: freePort(tb)}
 		cfg.ListenClientUrls, cfg.AdvertiseClientUrls = []url.URL{client}, []url.URL{client}
 		cfg.ListenPeerUrls, cfg.AdvertisePeerUrls = []url.URL{peer}, []url.URL{peer}
