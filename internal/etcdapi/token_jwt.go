@@ -96,33 +96,44 @@ func keysFor(method jwt.SigningMethod, private, public []byte) (sign, verify any
 		}
 		return private, private, nil
 	case *jwt.SigningMethodRSA, *jwt.SigningMethodRSAPSS:
-		return parsePair(private, public, jwt.ParseRSAPrivateKeyFromPEM, jwt.ParseRSAPublicKeyFromPEM,
-			func(k *rsa.PrivateKey) *rsa.PublicKey { return &k.PublicKey })
+		return keyKind[*rsa.PrivateKey, *rsa.PublicKey]{
+			jwt.ParseRSAPrivateKeyFromPEM, jwt.ParseRSAPublicKeyFromPEM,
+			func(k *rsa.PrivateKey) *rsa.PublicKey { return &k.PublicKey },
+		}.parse(private, public)
 	case *jwt.SigningMethodECDSA:
-		return parsePair(private, public, jwt.ParseECPrivateKeyFromPEM, jwt.ParseECPublicKeyFromPEM,
-			func(k *ecdsa.PrivateKey) *ecdsa.PublicKey { return &k.PublicKey })
+		return keyKind[*ecdsa.PrivateKey, *ecdsa.PublicKey]{
+			jwt.ParseECPrivateKeyFromPEM, jwt.ParseECPublicKeyFromPEM,
+			func(k *ecdsa.PrivateKey) *ecdsa.PublicKey { return &k.PublicKey },
+		}.parse(private, public)
 	case *jwt.SigningMethodEd25519:
-		return parsePair(private, public, parseEdPrivate, parseEdPublic,
-			func(k ed25519.PrivateKey) ed25519.PublicKey { return k.Public().(ed25519.PublicKey) })
+		return keyKind[ed25519.PrivateKey, ed25519.PublicKey]{
+			parseEdPrivate, parseEdPublic,
+			func(k ed25519.PrivateKey) ed25519.PublicKey { return k.Public().(ed25519.PublicKey) },
+		}.parse(private, public)
 	}
 	return nil, nil, fmt.Errorf("sign-method %s signs nothing", method.Alg())
 }
 
-// parsePair takes a pair of keys, or one of them.
-func parsePair[S any, V interface{ Equal(crypto.PublicKey) bool }](private, public []byte,
-	parsePrivate func([]byte) (S, error), parsePublic func([]byte) (V, error), publicOf func(S) V,
-) (sign, verify any, err error) {
+// keyKind is a kind of keys: how they are read, and which belong together.
+type keyKind[S any, V interface{ Equal(crypto.PublicKey) bool }] struct {
+	private func(pem []byte) (S, error)
+	public  func(pem []byte) (V, error)
+	other   func(S) V
+}
+
+// parse takes a pair of keys, or one of them.
+func (k keyKind[S, V]) parse(private, public []byte) (sign, verify any, err error) {
 	var own V
 	if len(private) > 0 {
-		key, err := parsePrivate(private)
+		key, err := k.private(private)
 		if err != nil {
 			return nil, nil, fmt.Errorf("priv-key: %w", err)
 		}
-		own = publicOf(key)
+		own = k.other(key)
 		sign, verify = key, own
 	}
 	if len(public) > 0 {
-		key, err := parsePublic(public)
+		key, err := k.public(public)
 		switch {
 		case err != nil:
 			return nil, nil, fmt.Errorf("pub-key: %w", err)
