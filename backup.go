@@ -15,6 +15,9 @@ import (
 // has all that was acknowledged before the call. A file that got it may be
 // restored by 'concord backup restore' only if Backup returned nil.
 func (n *Node) Backup(ctx context.Context, w io.Writer) error {
+	if err := n.Authorize(ctx, kv.TakeBackup); err != nil {
+		return err
+	}
 	if err := n.barrier(ctx, kv.Strong); err != nil {
 		return err
 	}

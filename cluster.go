@@ -32,6 +32,9 @@ var roles = map[replica.Role]kv.Role{
 
 // Members implements [kv.Cluster].
 func (n *Node) Members(ctx context.Context) ([]kv.Member, error) {
+	if err := n.Authorize(ctx, kv.AnyUser); err != nil {
+		return nil, err
+	}
 	if err := n.barrier(ctx, kv.Strong); err != nil {
 		return nil, err
 	}
@@ -64,6 +67,9 @@ func (n *Node) UpdateMember(ctx context.Context, m kv.Member) error {
 
 // MoveLeader implements [kv.Cluster].
 func (n *Node) MoveLeader(ctx context.Context, to kv.MemberID) error {
+	if err := n.Authorize(ctx, kv.ManageCluster); err != nil {
+		return err
+	}
 	return mapError(n.replica.TransferLeader(ctx, uint64(to)))
 }
 

@@ -32,13 +32,16 @@ type Node struct {
 	hangUp    context.CancelFunc // ends the transport; nil without one
 
 	watches watches
+	logins  logins
 
 	// done is closed when the member has ended, after err was written.
 	done chan struct{}
 	err  error
 
-	closing  sync.Once
-	closeErr error
+	closing struct {
+		once sync.Once
+		err  error
+	}
 }
 
 var (
@@ -126,7 +129,7 @@ const handOver = 500 * time.Millisecond
 // over first. What was acknowledged is durable already; calls under way get an
 // error. Later calls of Close return what the first did.
 func (n *Node) Close() error {
-	n.closing.Do(func() {
+	n.closing.once.Do(func() {
 		if n.cancel != nil {
 			n.resign()
 			n.cancel()
@@ -139,9 +142,9 @@ func (n *Node) Close() error {
 				errs = append(errs, fmt.Errorf("close %s: %w", c.what, err))
 			}
 		}
-		n.closeErr = errors.Join(errs...)
+		n.closing.err = errors.Join(errs...)
 	})
-	return n.closeErr
+	return n.closing.err
 }
 
 // resign gives leadership to another member, if there is one to take it.

@@ -30,7 +30,9 @@ type peerRequest struct {
 	// Change asks the leader for a change of membership, Move for one of
 	// leadership (0: whoever is best).
 	Change []machine.MemberChange `json:"change,omitempty"`
-	Move   *kv.MemberID           `json:"move,omitempty"`
+	// Caller is in whose name Change is asked for; nil for the member's own.
+	Caller *kv.Caller   `json:"caller,omitempty"`
+	Move   *kv.MemberID `json:"move,omitempty"`
 }
 
 // peerReply answers it. Without an error the request was carried out.
@@ -94,6 +96,9 @@ func (n *Node) answer(data []byte) ([]byte, error) {
 	case req.Meet:
 		reply = peerReply{Cluster: n.machine.Cluster(), Members: n.machine.Members()}
 	case len(req.Change) > 0:
+		if req.Caller != nil {
+			ctx = kv.WithCaller(ctx, *req.Caller)
+		}
 		err = n.changeHere(ctx, req.Change)
 	case req.Move != nil:
 		err = mapError(n.replica.TransferLeader(ctx, uint64(*req.Move)))
@@ -165,14 +170,17 @@ func (n *Node) peerAddrs(m kv.Member) []string {
 
 // change makes changes of membership, all at once or none, on whoever leads.
 func (n *Node) change(ctx context.Context, changes ...machine.MemberChange) error {
-	return n.onLeader(ctx, peerRequest{Change: changes}, func(ctx context.Context) error {
+	if err := n.Authorize(ctx, kv.ManageCluster); err != nil {
+		return err
+	}
+	return n.onLeader(ctx, peerRequest{Change: changes, Caller: kv.CallerOf(ctx)}, func(ctx context.Context) error {
 		return n.changeHere(ctx, changes)
 	})
 }
 
 // changeHere makes changes as the leader, or returns ErrNotLeader.
 func (n *Node) changeHere(ctx context.Context, changes []machine.MemberChange) error {
-	conf := replica.ConfChange{Context: machine.EncodeMembers(nil, changes...)}
+	conf := replica.ConfChange{Context: machine.AppendMembersCaller(machine.EncodeMembers(nil, changes...), kv.CallerOf(ctx))}
 	for _, c := range changes {
 		kind := replica.AddVoter
 		switch {

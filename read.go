@@ -26,7 +26,7 @@ func (n *Node) Range(ctx context.Context, r kv.Range) (kv.RangeResult, error) {
 	if err := n.barrier(ctx, r.Level); err != nil {
 		return kv.RangeResult{}, err
 	}
-	view := n.machine.View()
+	view := n.machine.ViewAs(kv.CallerOf(ctx))
 	defer view.Close()
 	return view.Range(&r)
 }
@@ -34,6 +34,9 @@ func (n *Node) Range(ctx context.Context, r kv.Range) (kv.RangeResult, error) {
 // Get reads one key at the given level. It returns [kv.ErrKeyNotFound] when
 // there is none.
 func (n *Node) Get(ctx context.Context, key string, level kv.ReadLevel) (kv.KeyValue, error) {
+	if kv.CallerOf(ctx) != nil {
+		return kv.Get(ctx, n, key, level)
+	}
 	if err := n.limits.CheckRange(&kv.Range{Key: []byte(key), Level: level}); err != nil {
 		return kv.KeyValue{}, err
 	}
@@ -52,7 +55,7 @@ func (n *Node) readTxn(ctx context.Context, t *kv.Txn) (kv.TxnResult, error) {
 	if err := n.barrier(ctx, txnLevel(t)); err != nil {
 		return kv.TxnResult{}, err
 	}
-	view := n.machine.View()
+	view := n.machine.ViewAs(kv.CallerOf(ctx))
 	defer view.Close()
 	return view.Txn(t)
 }
@@ -81,5 +84,5 @@ func (n *Node) strongView(ctx context.Context) (machine.View, error) {
 	if err := n.barrier(ctx, kv.Strong); err != nil {
 		return machine.View{}, err
 	}
-	return n.machine.View(), nil
+	return n.machine.ViewAs(kv.CallerOf(ctx)), nil
 }

@@ -38,7 +38,11 @@ func (n *Node) Watch(ctx context.Context, w kv.WatchRequest) iter.Seq2[kv.WatchB
 				return
 			}
 		}
-		c := &cursor{node: n, req: w, yield: yield}
+		c := &cursor{node: n, req: w, yield: yield, caller: kv.CallerOf(ctx)}
+		if err := c.enter(); err != nil {
+			yield(kv.WatchBatch{}, err)
+			return
+		}
 		n.watches.add(c)
 		defer n.watches.remove(c)
 		if err := c.run(ctx); err != nil {
@@ -52,6 +56,7 @@ type cursor struct {
 	node    *Node
 	req     kv.WatchRequest
 	yield   func(kv.WatchBatch, error) bool
+	caller  *kv.Caller // nil where there is nothing that it may not see
 	watcher *mvcc.Watcher
 	// replaced is closed when a snapshot took the place of the state that
 	// watcher belongs to.
@@ -102,6 +107,32 @@ func (c *cursor) run(ctx context.Context) error {
 	}
 }
 
+// enter returns nil when the caller may begin to watch.
+func (c *cursor) enter() error {
+	view := c.node.machine.ViewAs(c.caller)
+	defer view.Close()
+	return view.MayRead(c.req.Key, c.req.End)
+}
+
+// still returns nil when the caller may watch on.
+func (c *cursor) still() error {
+	if c.caller == nil {
+		return nil
+	}
+	view := c.node.machine.ViewAs(c.caller)
+	defer view.Close()
+	return view.MayWatch(&c.req)
+}
+
+// rights returns a channel that is closed when somebody's rights change, or nil
+// where they do not matter.
+func (c *cursor) rights() <-chan struct{} {
+	if c.caller == nil {
+		return nil
+	}
+	return c.node.machine.AccessChanged()
+}
+
 // register makes the watcher; the view has all changes that will not wake it.
 func (c *cursor) register() machine.View {
 	c.watcher, c.replaced = c.node.machine.Watch(c.req.Key, c.req.End)
@@ -121,6 +152,10 @@ func (c *cursor) follow(ctx context.Context) error {
 		defer idle.Stop()
 		silent = idle.C
 	}
+	rights := c.rights()
+	if err := c.still(); err != nil { // perhaps not since before rights were followed
+		return err
+	}
 	for {
 		mark := false
 		select {
@@ -130,6 +165,12 @@ func (c *cursor) follow(ctx context.Context) error {
 			return kv.ErrClosed
 		case <-c.replaced:
 			return errReplaced
+		case <-rights:
+			rights = c.rights()
+			if err := c.still(); err != nil {
+				return err
+			}
+			continue
 		case <-c.watcher.C:
 		case <-silent:
 			mark = true
@@ -199,7 +240,7 @@ func (c *cursor) read(from, to kv.Revision) (more bool, err error) {
 // readChunk reads whole revisions from history until there is enough for now,
 // and returns the last revision that was read.
 func (c *cursor) readChunk(from, to kv.Revision) (reached kv.Revision, err error) {
-	view := c.node.machine.View()
+	view := c.node.machine.ViewAs(c.caller)
 	defer view.Close()
 	c.batches = c.batches[:0]
 	events, size, reached := 0, 0, to

@@ -19,7 +19,7 @@ const largestPooled = 64 << 10
 // propose encodes a command with encode, has it applied and returns its result.
 func (n *Node) propose(ctx context.Context, encode func([]byte) []byte) (any, error) {
 	buf := commands.Get().(*[]byte)
-	cmd := encode((*buf)[:0])
+	cmd := machine.AppendCaller(encode((*buf)[:0]), 0, kv.CallerOf(ctx))
 	result, err := n.replica.Propose(ctx, cmd)
 	if cap(cmd) <= largestPooled {
 		*buf = cmd
@@ -55,7 +55,7 @@ func (n *Node) Txn(ctx context.Context, t kv.Txn) (kv.TxnResult, error) {
 // txn is the way of nearly all writes: encode, replicate, apply.
 func (n *Node) txn(ctx context.Context, t *kv.Txn) (kv.TxnResult, error) {
 	buf := commands.Get().(*[]byte)
-	cmd := machine.EncodeTxn((*buf)[:0], t)
+	cmd := machine.AppendCaller(machine.EncodeTxn((*buf)[:0], t), 0, kv.CallerOf(ctx))
 	result, err := n.replica.Propose(ctx, cmd)
 	if cap(cmd) <= largestPooled {
 		*buf = cmd
@@ -89,6 +89,9 @@ func (n *Node) largeTxn(ctx context.Context, t *kv.Txn) (kv.TxnResult, error) {
 	if len(staged) == 0 {
 		return n.txn(ctx, t)
 	}
+	if err := n.allow(ctx, t); err != nil {
+		return kv.TxnResult{}, err
+	}
 	var id machine.UploadID
 	_, _ = rand.Read(id[:]) // never fails, by its documentation
 	var total, offset int64
@@ -114,6 +117,14 @@ func (n *Node) largeTxn(ctx context.Context, t *kv.Txn) (kv.TxnResult, error) {
 		return kv.TxnResult{}, err
 	}
 	return txnResult(result)
+}
+
+// allow returns nil when the caller may run t, as far as this member knows,
+// before it is sent on a long way.
+func (n *Node) allow(ctx context.Context, t *kv.Txn) error {
+	view := n.machine.ViewAs(kv.CallerOf(ctx))
+	defer view.Close()
+	return view.Allow(t)
 }
 
 // notVisible says that err stopped a large value before anything could be

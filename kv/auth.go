@@ -54,6 +54,15 @@ func CallerOf(ctx context.Context) *Caller {
 	return c
 }
 
+// WithoutCaller returns a context whose calls are the program's own, as those of
+// a context that never had a caller.
+func WithoutCaller(ctx context.Context) context.Context {
+	if CallerOf(ctx) == nil {
+		return ctx
+	}
+	return context.WithValue(ctx, callerKey{}, (*Caller)(nil))
+}
+
 // RootName names the role that may do everything, and the user that must have
 // it before authentication can be switched on.
 const RootName = "root"
@@ -267,7 +276,8 @@ type Tokens interface {
 	// Use renews the token, now and then. It costs a look-up; only for a token
 	// that this member does not know it asks whether others do.
 	TokenCaller(ctx context.Context, id TokenID) (Caller, error)
-	// RevokeToken makes a token worthless. One that is not there is no error.
+	// RevokeToken makes a token worthless, on every member as soon as it has
+	// applied that. One that is not there is no error. It needs [ManageAuth].
 	RevokeToken(ctx context.Context, id TokenID) (Header, error)
 }
 

@@ -19,6 +19,9 @@ func TestCallerOf(t *testing.T) {
 	if c := kv.CallerOf(anonymous); c == nil || *c != (kv.Caller{}) {
 		t.Errorf("an anonymous caller is %v", c)
 	}
+	if c := kv.CallerOf(kv.WithoutCaller(anonymous)); c != nil {
+		t.Errorf("a context without a caller has the caller %v", *c)
+	}
 	alice := kv.Caller{User: "alice", AuthRevision: 7}
 	if c := kv.CallerOf(context.WithoutCancel(kv.WithCaller(anonymous, alice))); c == nil || *c != alice {
 		t.Errorf("the caller is %v, want %v", c, alice)

@@ -388,6 +388,9 @@ func (m *Machine) ViewAs(c *kv.Caller) View {
 	}
 }
 
+// MayRead returns nil when these keys may be shown.
+func (v View) MayRead(key, end []byte) error { return v.who.Keys(kv.ReadAccess, key, end) }
+
 // MayWatch returns nil when what w asks for may be shown, also if the caller has
 // proved who it is before others' rights changed.
 func (v View) MayWatch(w *kv.WatchRequest) error { return v.who.Still(kv.ReadAccess, w.Key, w.End) }

@@ -66,7 +66,7 @@ func (v View) CompactRevision() kv.Revision { return v.keys.CompactRevision() }
 // Range answers r. Its errors are [kv.ErrFutureRevision] and
 // [*kv.CompactedError].
 func (v View) Range(r *kv.Range) (kv.RangeResult, error) {
-	if err := v.who.Keys(kv.ReadAccess, r.Key, r.End); err != nil {
+	if err := v.MayRead(r.Key, r.End); err != nil {
 		return kv.RangeResult{}, err
 	}
 	res, err := v.keys.Range(r)
