@@ -2,6 +2,7 @@ package replica
 
 import (
 	"fmt"
+	"slices"
 
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
@@ -102,16 +103,19 @@ func (a *Applier) applyNormal(e *raftpb.Entry, done *Applied, resolve func(Resul
 		}
 		a.groups = append(a.groups, g)
 	}
-	n := len(a.commands)
-	if cap(a.results) < n {
-		a.results = make([]any, n)
+	var results []any
+	if slices.ContainsFunc(a.groups, a.own) {
+		n := len(a.commands)
+		if cap(a.results) < n {
+			a.results = make([]any, n)
+		}
+		results = a.results[:n]
 	}
-	results := a.results[:n]
 	a.machine.Apply(a.at(e), a.commands, results)
 	lo := 0
 	for _, g := range a.groups {
 		hi := lo + g.count
-		if g.origin == a.origin && g.incarnation == a.incarnation {
+		if a.own(g) {
 			done.Groups = append(done.Groups, g.seq)
 			resolve(Result{Seq: g.seq, Values: results[lo:hi]})
 		}
@@ -121,6 +125,11 @@ func (a *Applier) applyNormal(e *raftpb.Entry, done *Applied, resolve func(Resul
 	clear(a.commands)
 	clear(a.groups)
 	return nil
+}
+
+// own reports whether callers on this member wait for g.
+func (a *Applier) own(g groupRef) bool {
+	return g.origin == a.origin && g.incarnation == a.incarnation
 }
 
 func (a *Applier) applyChange(e *raftpb.Entry, refused bool, done *Applied, resolve func(Result)) error {

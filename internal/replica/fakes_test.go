@@ -247,7 +247,9 @@ func (m *machine) Apply(at Position, commands [][]byte, results []any) {
 		m.state.Hash = h.Sum64()
 		m.state.Count++
 		m.state.Seen[string(cmd)]++
-		results[i] = string(cmd)
+		if results != nil {
+			results[i] = string(cmd)
+		}
 	}
 }
 

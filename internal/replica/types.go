@@ -20,7 +20,8 @@ type Position = struct {
 type Machine interface {
 	// Apply runs the commands of the entry at this position, in order, and
 	// sets results[i] to what commands[i] gives: any value, or an error that
-	// every member makes of it. Indexes grow by one over Apply and ApplyMembers; entries without
+	// every member makes of it; results is nil where nobody on this member
+	// waits for any. Indexes grow by one over Apply and ApplyMembers; entries without
 	// commands come too. The machine keeps no memory of commands.
 	Apply(at Position, commands [][]byte, results []any)
 	// ApplyMembers runs the context of a membership change. If the result is
