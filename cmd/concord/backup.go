@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -49,15 +48,17 @@ func runBackupCreate(ctx context.Context, g *globals, file string) error {
 	}
 	defer c.Close()
 	bar := newProgress(g.std.err, -1, "backup")
-	defer bar.Close()
 	write := func(w io.Writer) error { return c.Backup(ctx, io.MultiWriter(w, bar)) }
 	if file == "-" {
-		return write(g.std.out)
+		err := write(g.std.out)
+		_ = bar.Close() // it cannot fail
+		return err
 	}
 	started := time.Now()
 	meta, err := backup.Save(file, write)
+	_ = bar.Close() // it cannot fail
 	if err != nil {
-		return fmt.Errorf("create backup: %w", err)
+		return err
 	}
 	fmt.Fprintf(g.std.err, "backup %s: %d bytes of state at log index %d, verified, in %v\n",
 		file, meta.Size, meta.Index, time.Since(started).Round(time.Millisecond))
@@ -74,12 +75,16 @@ func newBackupVerifyCommand(g *globals) *cobra.Command {
 		if err := g.checkOutput("value", "json"); err != nil {
 			return err
 		}
-		meta, err := backup.VerifyFile(args[0])
-		if errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
+		f, size, err := openBackup(args[0])
 		if err != nil {
-			return &hintedError{fmt.Errorf("%s: %w", args[0], err), "This file must not be restored; take another backup."}
+			return fmt.Errorf("verify: %w", err)
+		}
+		defer f.Close()
+		bar := newProgress(g.std.err, size, "verify")
+		meta, err := backup.Verify(io.TeeReader(f, bar))
+		_ = bar.Close() // it cannot fail
+		if err != nil {
+			return badBackup(args[0], err)
 		}
 		if g.output == "json" {
 			return printJSON(g.std.out, map[string]any{
@@ -92,6 +97,30 @@ func newBackupVerifyCommand(g *globals) *cobra.Command {
 		return err
 	}
 	return cmd
+}
+
+func openBackup(file string) (*os.File, int64, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, 0, err
+	}
+	info, err := f.Stat()
+	if err == nil && info.IsDir() {
+		err = &usageError{fmt.Errorf("%s is a directory, and a backup is a file", file), "Name the file that 'concord backup create' wrote."}
+	}
+	if err != nil {
+		return nil, 0, errors.Join(err, f.Close())
+	}
+	return f, info.Size(), nil
+}
+
+// badBackup tells what is wrong with a backup, if it is that.
+func badBackup(file string, err error) error {
+	if damage := backup.Damage(err, file); damage != nil {
+		text := strings.TrimPrefix(damage.Error(), "snap: ") // no word for people
+		return &hintedError{errors.New(text), "This file must not be restored; take another backup."}
+	}
+	return err
 }
 
 // restoreOptions say what cluster a backup becomes.
@@ -130,28 +159,30 @@ func runBackupRestore(g *globals, opts restoreOptions, file string) error {
 	self := kv.Member{Name: opts.name}
 	if addr := peers[opts.name]; addr != "" {
 		self.PeerAddrs = []string{addr}
+	} else if len(peers) > 0 {
+		return usagef("--peers does not name this member, %s; give its address as %s=127.0.0.1:2380", opts.name, opts.name)
 	}
-	f, err := os.Open(file)
+	f, size, err := openBackup(file)
 	if err != nil {
 		return fmt.Errorf("restore: %w", err)
 	}
 	defer f.Close()
-	size := int64(-1)
-	if info, err := f.Stat(); err == nil {
-		size = info.Size()
-	}
 	bar := newProgress(g.std.err, size, "restore")
-	defer bar.Close()
 	dir, err := filepath.Abs(opts.dataDir)
 	if err != nil {
 		return fmt.Errorf("restore: %w", err)
 	}
 	made, err := backup.Restore(dir, io.TeeReader(f, bar), backup.Plan{Members: []kv.Member{self}})
+	_ = bar.Close() // it cannot fail
 	if err != nil {
-		return fmt.Errorf("restore: %w", err)
+		return badBackup(file, err)
 	}
-	fmt.Fprintf(g.std.err, "%s holds cluster %v of one member, %d keys at revision %d; start it with: concord serve --name %s --data-dir %s\n",
-		opts.dataDir, made.Cluster, made.Status.Keys, made.Status.Revision, opts.name, opts.dataDir)
+	list := ""
+	if len(opts.peers) > 0 {
+		list = " --peers " + strings.Join(opts.peers, ",")
+	}
+	fmt.Fprintf(g.std.err, "%s holds cluster %v of one member, %d keys at revision %d; start it with: concord serve --name %s --data-dir %s%s\n",
+		opts.dataDir, made.Cluster, made.Status.Keys, made.Status.Revision, opts.name, opts.dataDir, list)
 	return nil
 }
 
@@ -161,7 +192,8 @@ func newCheckCommand(g *globals) *cobra.Command {
 		Use: "check [DIR]", Short: "Verify the data directory of a member that is not running",
 		Long: "Verify the data directory of a member that is not running: identity, log,\n" +
 			"snapshots and the state that they make. Nothing is changed. Damage is named\n" +
-			"by file and byte, with what to do, and ends with exit code 1.",
+			"by file and byte, with what to do, and ends with exit code 1; that the member\n" +
+			"runs, or that a newer release wrote the data, with 4.",
 		Example: "  concord check data", Args: cobra.MaximumNArgs(1),
 	}
 	cmd.Flags().StringVar(&dir, "data-dir", "", "the directory, instead of DIR")
@@ -176,7 +208,12 @@ func newCheckCommand(g *globals) *cobra.Command {
 		if err := g.checkOutput("value", "json"); err != nil {
 			return err
 		}
+		done := g.busy("check " + dir)
 		report, err := backup.Check(dir)
+		done()
+		if err != nil && report.Member.ID == 0 && len(report.Damage) == 0 {
+			return err // nothing was looked at
+		}
 		if perr := g.printCheck(dir, &report, err); perr != nil {
 			return perr
 		}
@@ -211,7 +248,9 @@ func (g *globals) printCheck(dir string, r *backup.Report, err error) error {
 		}
 		fmt.Fprintf(&b, "snapshot   at index %d, %d bytes: %s\n", s.Index, s.Size, verdict)
 	}
-	if n := len(r.Log.Segments); n > 0 {
+	if n := len(r.Log.Segments); n > 0 && r.Log.Last < r.Log.First {
+		fmt.Fprintf(&b, "log        no entry can be read, in %d files\n", n)
+	} else if n > 0 {
 		fmt.Fprintf(&b, "log        entries %d to %d in %d files\n", r.Log.First, r.Log.Last, n)
 		if r.Log.Torn {
 			fmt.Fprintln(&b, "           its last write was cut by a crash; starting the member repairs that")

@@ -14,7 +14,7 @@ import (
 // getOptions select and order keys; get and ls share them.
 type getOptions struct {
 	prefix, fromKey bool
-	revision, limit int64
+	revision, limit natural
 	sort, order     string
 	level           string
 	keysOnly, count bool
@@ -28,8 +28,8 @@ var sortTargets = map[string]kv.SortTarget{
 var sortOrders = map[string]kv.SortOrder{"": kv.NoSort, "asc": kv.Ascending, "desc": kv.Descending}
 
 func (o *getOptions) addFlags(flags *pflag.FlagSet) {
-	flags.Int64Var(&o.revision, "rev", 0, "read at this revision; 0 means the latest")
-	flags.Int64Var(&o.limit, "limit", 0, "return at most this many keys; 0 means all")
+	flags.Var(&o.revision, "rev", "read at this revision; 0 means the latest")
+	flags.Var(&o.limit, "limit", "return at most this many keys; 0 means all")
 	flags.StringVar(&o.sort, "sort", "key", "sort by key, version, create, mod or value")
 	flags.StringVar(&o.order, "order", "", "asc or desc")
 	flags.StringVar(&o.level, "level", "strong", "read level: strong, leader or eventual")
@@ -54,7 +54,7 @@ func (o *getOptions) request(key []byte, end []byte) (kv.Range, error) {
 		return kv.Range{}, err
 	}
 	return kv.Range{
-		Key: key, End: end, Revision: kv.Revision(o.revision), Limit: o.limit, Level: level,
+		Key: key, End: end, Revision: kv.Revision(o.revision), Limit: int64(o.limit), Level: level,
 		Sort: kv.Sort{By: by, Order: order}, KeysOnly: o.keysOnly, CountOnly: o.count,
 	}, nil
 }
@@ -136,7 +136,7 @@ func (g *globals) printRange(ctx context.Context, r kv.Range, single bool) error
 			return g.printCount(res)
 		}
 		if single && len(res.KVs) == 0 {
-			return kv.Errorf(kv.NotFound, "key %s not found: %w", printable(r.Key), kv.ErrKeyNotFound)
+			return &kv.Error{Code: kv.NotFound, Message: "key " + printable(r.Key) + " not found", Err: kv.ErrKeyNotFound}
 		}
 		return g.printKVs(res, !r.KeysOnly)
 	})

@@ -37,14 +37,11 @@ func newLeaseGrantCommand(g *globals) *cobra.Command {
 	cmd.Flags().StringVar(&id, "id", "", "the wanted id, in hexadecimal")
 	g.addLeaseFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		ttl, err := time.ParseDuration(args[0])
-		if seconds, numErr := strconv.ParseInt(args[0], 10, 32); numErr == nil {
-			ttl, err = time.Duration(seconds)*time.Second, nil
-		}
+		life, err := parseTTL(args[0])
 		if err != nil {
-			return usagef("%q is no duration; write it as 30s or 5m", args[0])
+			return usagef("%q is %w", args[0], err)
 		}
-		grant := kv.Grant{TTL: ttl}
+		grant := kv.Grant{TTL: life}
 		if id != "" {
 			if grant.ID, err = parseLease(id); err != nil {
 				return err
@@ -64,6 +61,23 @@ func newLeaseGrantCommand(g *globals) *cobra.Command {
 func (g *globals) addLeaseFlags(cmd *cobra.Command) {
 	g.addClientFlags(cmd.Flags())
 	g.addOutputFlag(cmd.Flags(), "value", "value, json")
+}
+
+// onLease makes cmd one that takes the id of a lease.
+func (g *globals) onLease(cmd *cobra.Command, run func(context.Context, kv.LeaseID) error) *cobra.Command {
+	cmd.Args = cobra.ExactArgs(1)
+	g.addLeaseFlags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		id, err := parseLease(args[0])
+		if err != nil {
+			return err
+		}
+		if err := run(cmd.Context(), id); err != nil {
+			return fmt.Errorf("lease %s: %w", id, err)
+		}
+		return nil
+	}
+	return cmd
 }
 
 // leaseCall checks the format and runs do with a client.
@@ -96,25 +110,18 @@ func (g *globals) printLease(res kv.LeaseResult, text string) error {
 func newLeaseKeepAliveCommand(g *globals) *cobra.Command {
 	var once bool
 	cmd := &cobra.Command{
-		Use: "keep-alive ID", Short: "Renew a lease until interrupted", Args: cobra.ExactArgs(1),
-		Aliases: []string{"keepalive"},
+		Use: "keep-alive ID", Short: "Renew a lease until interrupted", Aliases: []string{"keepalive"},
 	}
 	cmd.Flags().BoolVar(&once, "once", false, "renew it one time only")
-	g.addLeaseFlags(cmd)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		id, err := parseLease(args[0])
-		if err != nil {
+	return g.onLease(cmd, func(ctx context.Context, id kv.LeaseID) error {
+		if !once {
+			return g.keepAlive(ctx, id)
+		}
+		return g.leaseCall(ctx, func(ctx context.Context, s kv.Store) error {
+			_, err := g.renew(ctx, s, id)
 			return err
-		}
-		if once {
-			return g.leaseCall(cmd.Context(), func(ctx context.Context, s kv.Store) error {
-				_, err := g.renew(ctx, s, id)
-				return err
-			})
-		}
-		return g.keepAlive(cmd.Context(), id)
-	}
-	return cmd
+		})
+	})
 }
 
 func (g *globals) renew(ctx context.Context, s kv.Store, id kv.LeaseID) (time.Duration, error) {
@@ -158,37 +165,23 @@ func (g *globals) keepAlive(ctx context.Context, id kv.LeaseID) error {
 }
 
 func newLeaseRevokeCommand(g *globals) *cobra.Command {
-	cmd := &cobra.Command{Use: "revoke ID", Short: "End a lease now and delete its keys", Args: cobra.ExactArgs(1)}
-	g.addLeaseFlags(cmd)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		id, err := parseLease(args[0])
-		if err != nil {
-			return err
-		}
-		return g.leaseCall(cmd.Context(), func(ctx context.Context, s kv.Store) error {
+	cmd := &cobra.Command{Use: "revoke ID", Short: "End a lease now and delete its keys"}
+	return g.onLease(cmd, func(ctx context.Context, id kv.LeaseID) error {
+		return g.leaseCall(ctx, func(ctx context.Context, s kv.Store) error {
 			if _, err := s.Revoke(ctx, id); err != nil {
 				return err
 			}
 			return g.printLease(kv.LeaseResult{ID: id}, fmt.Sprintf("lease %s revoked", id))
 		})
-	}
-	return cmd
+	})
 }
 
 func newLeaseTTLCommand(g *globals) *cobra.Command {
 	var keys bool
-	cmd := &cobra.Command{
-		Use: "ttl ID", Short: "Print what is left of a lease", Args: cobra.ExactArgs(1),
-		Aliases: []string{"timetolive"},
-	}
+	cmd := &cobra.Command{Use: "ttl ID", Short: "Print what is left of a lease", Aliases: []string{"timetolive"}}
 	cmd.Flags().BoolVar(&keys, "keys", false, "print the attached keys too")
-	g.addLeaseFlags(cmd)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		id, err := parseLease(args[0])
-		if err != nil {
-			return err
-		}
-		return g.leaseCall(cmd.Context(), func(ctx context.Context, s kv.Store) error {
+	return g.onLease(cmd, func(ctx context.Context, id kv.LeaseID) error {
+		return g.leaseCall(ctx, func(ctx context.Context, s kv.Store) error {
 			res, err := s.TimeToLive(ctx, id, keys)
 			if err != nil {
 				return err
@@ -199,8 +192,7 @@ func newLeaseTTLCommand(g *globals) *cobra.Command {
 			}
 			return g.printLease(res, text)
 		})
-	}
-	return cmd
+	})
 }
 
 func newLeaseListCommand(g *globals) *cobra.Command {

@@ -7,12 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"os/signal"
 	"syscall"
-
-	"github.com/concord-kv/concord/kv"
 )
 
 // The exit codes, as the help states them.
@@ -51,7 +48,7 @@ func run(ctx context.Context, args []string, std stdio) int {
 	}
 	var silent *silentError
 	if !errors.As(err, &silent) {
-		fmt.Fprintf(std.err, "concord: %v\n", err)
+		fmt.Fprintf(std.err, "concord: %s\n", message(err))
 		if hint := hintFor(err); hint != "" {
 			fmt.Fprintf(std.err, "  %s\n", hint)
 		}
@@ -88,71 +85,3 @@ func (e *hintedError) Unwrap() error { return e.err }
 
 // errConflict is a condition of a write that did not hold.
 var errConflict = errors.New("the condition does not hold; nothing was written")
-
-func exitCode(err error) int {
-	var silent *silentError
-	var usage *usageError
-	switch {
-	case errors.As(err, &silent):
-		return silent.code
-	case errors.As(err, &usage):
-		return exitUsage
-	case errors.Is(err, errConflict):
-		return exitConflict
-	}
-	switch kv.CodeOf(err) {
-	case kv.NotFound:
-		return exitNotFound
-	case kv.Exists, kv.FailedPrecondition:
-		return exitConflict
-	case kv.Unavailable, kv.ResourceExhausted:
-		return exitUnavailable
-	case kv.PermissionDenied, kv.Unauthenticated:
-		return exitDenied
-	case kv.InvalidArgument:
-		return exitUsage
-	}
-	return exitError
-}
-
-// limitHints are for requests over a limit of the member.
-var limitHints = []struct {
-	is   error
-	hint string
-}{
-	{kv.ErrKeyTooLarge, "Take a shorter key, or start the members with a larger --max-key-bytes."},
-	{kv.ErrRequestTooLarge, "Split the request, or start the members with a larger --max-request-bytes."},
-	{kv.ErrTooManyOps, "Split the transaction, or start the members with a larger --max-txn-ops."},
-	{kv.ErrCompacted, "Read at a later revision; history is kept for some minutes only."},
-	{kv.ErrFutureRevision, "The latest revision is in every answer of -o json."},
-}
-
-// hintFor names the next step after an error, where the error does not.
-func hintFor(err error) string {
-	var hinted *hintedError
-	if errors.As(err, &hinted) {
-		return hinted.hint
-	}
-	var usage *usageError
-	if errors.As(err, &usage) {
-		if usage.hint != "" {
-			return usage.hint
-		}
-		return "Run the command with --help to see what it takes."
-	}
-	if errors.Is(err, fs.ErrNotExist) {
-		return "Check the path."
-	}
-	for _, h := range limitHints {
-		if errors.Is(err, h.is) {
-			return h.hint
-		}
-	}
-	switch kv.CodeOf(err) {
-	case kv.Unavailable:
-		return "Is a member running there? Start one with 'concord dev', or name another with --endpoints."
-	case kv.PermissionDenied, kv.Unauthenticated:
-		return "Give a token that may do this with --token or CONCORD_TOKEN."
-	}
-	return ""
-}

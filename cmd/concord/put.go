@@ -14,11 +14,11 @@ import (
 
 // putOptions are put's conditions and attachments.
 type putOptions struct {
-	ttl      time.Duration
+	ttl      ttl
 	lease    string
 	prev     bool
 	ifAbsent bool
-	ifRev    int64
+	ifRev    condition
 }
 
 func newPutCommand(g *globals) *cobra.Command {
@@ -30,11 +30,11 @@ func newPutCommand(g *globals) *cobra.Command {
 		Args: cobra.RangeArgs(1, 2),
 	}
 	flags := cmd.Flags()
-	flags.DurationVar(&opts.ttl, "ttl", 0, "delete the key after this time unless it is put again; 0 means never")
+	flags.Var(&opts.ttl, "ttl", "delete the key after this time unless it is put again; 0 means never")
 	flags.StringVar(&opts.lease, "lease", "", "attach the key to this lease")
 	flags.BoolVar(&opts.prev, "prev", false, "print the value that was replaced")
 	flags.BoolVar(&opts.ifAbsent, "if-absent", false, "only when the key does not exist")
-	flags.Int64Var(&opts.ifRev, "if-rev", -1, "only when the key's last change was at this revision")
+	flags.Var(&opts.ifRev, "if-rev", "only when the key's last change was at this revision; 0 means that it does not exist")
 	g.addClientFlags(flags)
 	g.addOutputFlag(flags, "value", "value, json")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -47,13 +47,13 @@ func runPut(ctx context.Context, g *globals, opts putOptions, args []string) err
 	if err := g.checkOutput("value", "json"); err != nil {
 		return err
 	}
-	op := kv.Op{Kind: kv.OpPut, Key: []byte(args[0]), TTL: opts.ttl, PrevKV: opts.prev}
+	op := kv.Op{Kind: kv.OpPut, Key: []byte(args[0]), TTL: time.Duration(opts.ttl), PrevKV: opts.prev}
 	if len(args) == 2 && args[1] != "-" {
 		op.Value = []byte(args[1])
 	} else {
-		value, err := io.ReadAll(g.std.in)
+		value, err := g.readValue()
 		if err != nil {
-			return fmt.Errorf("read the value from standard input: %w", err)
+			return err
 		}
 		op.Value = value
 	}
@@ -68,27 +68,48 @@ func runPut(ctx context.Context, g *globals, opts putOptions, args []string) err
 	if err != nil {
 		return err
 	}
+	defer g.busy("put")()
+	return g.change(ctx, "put", kv.Txn{Compare: compare, Success: []kv.Op{op}}, g.printPut)
+}
+
+// readValue reads standard input, and tells a person who sits there.
+func (g *globals) readValue() ([]byte, error) {
+	if isTerminal(g.std.in) {
+		fmt.Fprintln(g.std.err, "Type the value; Ctrl-D at the start of a line ends it.")
+	}
+	bar := newProgress(g.std.err, -1, "read the value")
+	defer bar.Close()
+	value, err := io.ReadAll(io.TeeReader(g.std.in, bar))
+	if err != nil {
+		return nil, fmt.Errorf("read the value from standard input: %w", err)
+	}
+	return value, nil
+}
+
+// change runs a transaction of one operation and prints what came of it; that
+// its condition does not hold is an error.
+func (g *globals) change(ctx context.Context, verb string, t kv.Txn, print func(kv.TxnResult) error) error {
 	return g.withStore(ctx, func(ctx context.Context, s kv.Store) error {
-		res, err := s.Txn(ctx, kv.Txn{Compare: compare, Success: []kv.Op{op}})
+		res, err := s.Txn(ctx, t)
 		if err != nil {
 			return err
 		}
 		if !res.Succeeded {
-			return fmt.Errorf("put %s: %w", printable(op.Key), errConflict)
+			return fmt.Errorf("%s %s: %w", verb, printable(t.Success[0].Key), errConflict)
 		}
-		return g.printPut(res)
+		return print(res)
 	})
 }
 
 // conditions are the comparisons behind --if-absent and --if-rev.
-func conditions(key []byte, ifAbsent bool, ifRev int64) ([]kv.Compare, error) {
+func conditions(key []byte, ifAbsent bool, ifRev condition) ([]kv.Compare, error) {
 	switch {
-	case ifAbsent && ifRev >= 0:
+	case ifAbsent && ifRev.given:
 		return nil, usagef("--if-absent and --if-rev exclude each other")
 	case ifAbsent:
 		return []kv.Compare{{Key: key, Target: kv.CompareCreate, Relation: kv.Equal}}, nil
-	case ifRev >= 0:
-		return []kv.Compare{{Key: key, Target: kv.CompareMod, Relation: kv.Equal, Number: ifRev}}, nil
+	case ifRev.given:
+		return []kv.Compare{{Key: key, Target: kv.CompareMod, Relation: kv.Equal, Number: int64(ifRev.revision)}}, nil
 	}
 	return nil, nil
 }
@@ -114,7 +135,7 @@ func (g *globals) printPut(res kv.TxnResult) error {
 // delOptions are del's selection and condition.
 type delOptions struct {
 	prefix, fromKey, prev bool
-	ifRev                 int64
+	ifRev                 condition
 }
 
 func newDelCommand(g *globals) *cobra.Command {
@@ -129,7 +150,7 @@ func newDelCommand(g *globals) *cobra.Command {
 	flags.BoolVar(&opts.prefix, "prefix", false, "all keys that start with KEY")
 	flags.BoolVar(&opts.fromKey, "from-key", false, "all keys from KEY on")
 	flags.BoolVar(&opts.prev, "prev", false, "print what was deleted")
-	flags.Int64Var(&opts.ifRev, "if-rev", -1, "only when the last change to KEY was at this revision")
+	flags.Var(&opts.ifRev, "if-rev", "only when the last change to KEY was at this revision")
 	g.addClientFlags(flags)
 	g.addOutputFlag(flags, "value", "value, json")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -154,16 +175,7 @@ func runDel(ctx context.Context, g *globals, opts delOptions, args []string) err
 	if err != nil {
 		return err
 	}
-	return g.withStore(ctx, func(ctx context.Context, s kv.Store) error {
-		res, err := s.Txn(ctx, kv.Txn{Compare: compare, Success: []kv.Op{op}})
-		if err != nil {
-			return err
-		}
-		if !res.Succeeded {
-			return fmt.Errorf("delete %s: %w", printable(op.Key), errConflict)
-		}
-		return g.printDel(res)
-	})
+	return g.change(ctx, "delete", kv.Txn{Compare: compare, Success: []kv.Op{op}}, g.printDel)
 }
 
 func (g *globals) printDel(res kv.TxnResult) error {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"os"
 	"strings"
@@ -48,9 +49,7 @@ func newRootCommand(std stdio) *cobra.Command {
 	root.SetIn(std.in)
 	root.SetOut(std.out)
 	root.SetErr(std.err)
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return &usageError{err, "See '" + cmd.CommandPath() + " --help' for its flags."}
-	})
+	root.SetFlagErrorFunc(flagError)
 	root.PersistentPreRun = func(cmd *cobra.Command, _ []string) {
 		// The commands share g, so each has to take its own default.
 		if f := cmd.Flags().Lookup("output"); f != nil && !f.Changed {
@@ -96,6 +95,9 @@ func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 			return nil
 		}
 		hint := "Usage: " + cmd.UseLine()
+		if !cmd.HasAvailableSubCommands() && cmd.Use == cmd.Name() {
+			err = fmt.Errorf("'%s' takes no arguments, and %q is one", cmd.CommandPath(), args[0])
+		}
 		if cmd.HasAvailableSubCommands() {
 			hint = "See '" + cmd.CommandPath() + " --help' for its commands."
 			if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {

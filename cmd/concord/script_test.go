@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"errors"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -33,6 +35,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"code": cmdCode, "start": cmdStart, "end": cmdEnd, "said": cmdSaid, "ports": cmdPorts, "flip": cmdFlip, "tear": cmdTear,
+			"stranger": cmdStranger, "forbid": cmdForbid,
 		},
 	})
 }
@@ -249,4 +252,51 @@ func cmdTear(ts *testscript.TestScript, _ bool, args []string) {
 	end := len(bytes.TrimRight(data, "\x00"))
 	clear(data[end-8 : end])
 	ts.Check(os.WriteFile(name, data, 0o600))
+}
+
+// cmdStranger starts a web server and sets a variable to its address: stranger VAR
+func cmdStranger(ts *testscript.TestScript, _ bool, args []string) {
+	s := httptest.NewServer(http.NotFoundHandler())
+	ts.Defer(s.Close)
+	ts.Setenv(args[0], strings.TrimPrefix(s.URL, "http://"))
+}
+
+// cmdForbid runs 'concord' where it may not use a directory, which must end with
+// exit code 6; what it says is in the file forbidden: forbid DIR ARG...
+// Root may use everything, so as root it runs as another user.
+func cmdForbid(ts *testscript.TestScript, _ bool, args []string) {
+	dir := ts.MkAbs(args[0])
+	ts.Check(os.Chmod(dir, 0o500))
+	ts.Defer(func() { _ = os.Chmod(dir, 0o700) }) // so that it can be removed
+	bin, err := lookPath(ts.Getenv("PATH"))
+	ts.Check(err)
+	cmd := exec.Command(bin, args[1:]...)
+	cmd.Dir = ts.MkAbs(".")
+	if os.Geteuid() == 0 {
+		cmd.Path = openToAll(ts, bin)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	}
+	out, err := cmd.CombinedOutput()
+	ts.Logf("%s", out)
+	ts.Check(os.WriteFile(ts.MkAbs("forbidden"), out, 0o600))
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != exitDenied {
+		ts.Fatalf("%v, want exit code %d", err, exitDenied)
+	}
+}
+
+// nobody is a user who has no files, by custom.
+const nobody = 65534
+
+// openToAll copies the program to the script's directory, and lets everybody run
+// it there.
+func openToAll(ts *testscript.TestScript, bin string) string {
+	program, err := os.ReadFile(bin)
+	ts.Check(err)
+	path := ts.MkAbs("concord")
+	ts.Check(os.WriteFile(path, program, 0o755))
+	for dir := filepath.Dir(path); len(dir) > len(filepath.Clean(os.TempDir())); dir = filepath.Dir(dir) {
+		ts.Check(os.Chmod(dir, 0o711))
+	}
+	return path
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,7 +38,7 @@ type serveSettings struct {
 	MaxRequestBytes byteSize      `set:"max-request-bytes" usage:"keys and values of one request, as 67108864 or 64MiB"`
 	MaxKeyBytes     byteSize      `set:"max-key-bytes" usage:"longest key, at most 64KiB"`
 	MaxTxnOps       int           `set:"max-txn-ops" usage:"comparisons, and operations a branch, of one transaction"`
-	LogLevel        string        `set:"log-level" usage:"debug, info, warn or error"`
+	LogLevel        string        `set:"log-level" usage:"debug, info, warn or error (default debug in dev, info in prod); none of them writes per request"`
 	LogFormat       string        `set:"log-format" usage:"text or json"`
 }
 
@@ -46,7 +47,7 @@ func defaultServeSettings() serveSettings {
 		Env: "dev", Name: "n1", ClientAddr: "127.0.0.1:2379",
 		Heartbeat: 100 * time.Millisecond, ElectionTimeout: time.Second,
 		MaxRequestBytes: 64 << 20, MaxKeyBytes: 1024, MaxTxnOps: 10_000,
-		LogLevel: "info", LogFormat: "text",
+		LogFormat: "text",
 	}
 }
 
@@ -89,8 +90,7 @@ func runServe(ctx context.Context, g *globals, s serveSettings) error {
 	}
 	clients, err := net.Listen("tcp", s.ClientAddr)
 	if err != nil {
-		return &hintedError{fmt.Errorf("listen for clients: %w", err),
-			"Is another member running? Give this one another --client-addr."}
+		return fmt.Errorf("--client-addr: %w", err)
 	}
 	opts = append(opts, concord.ClientAddrs(clients.Addr().String()))
 	node, err := concord.Open(ctx, s.DataDir, opts...)
@@ -139,13 +139,11 @@ func (s *serveSettings) check() error {
 	}
 	switch s.Env {
 	case "dev":
-		if s.DataDir == "" {
-			s.DataDir = filepath.Join("data", "dev", s.Name)
-		}
+		s.DataDir = cmp.Or(s.DataDir, filepath.Join("data", "dev", s.Name))
+		s.LogLevel = cmp.Or(s.LogLevel, "debug")
 	case "prod":
-		if s.DataDir == "" {
-			s.DataDir = filepath.Join("/var/lib/concord", s.Name)
-		}
+		s.DataDir = cmp.Or(s.DataDir, filepath.Join("/var/lib/concord", s.Name))
+		s.LogLevel = cmp.Or(s.LogLevel, "info")
 	default:
 		return usagef("--env %q is unknown; use dev or prod", s.Env)
 	}

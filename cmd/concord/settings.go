@@ -1,14 +1,18 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
 	"os"
 	"reflect"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/knadh/koanf/parsers/yaml"
-	"github.com/knadh/koanf/providers/confmap"
 	"github.com/knadh/koanf/providers/file"
 	"github.com/knadh/koanf/v2"
 	"github.com/spf13/pflag"
@@ -60,39 +64,95 @@ func envName(setting string) string {
 // loadSettings fills the settings behind flags that the command line left
 // alone: from the file, when path is given, and over it from the environment.
 func loadSettings(flags *pflag.FlagSet, settings any, path string) error {
-	layers := koanf.New(".")
-	if path != "" {
-		if err := layers.Load(file.Provider(path), yaml.Parser()); err != nil {
-			return usagef("read the settings file %s: %w", path, err)
-		}
-	}
 	known := map[string]bool{}
-	env := map[string]any{}
-	eachSetting(settings, func(name, _ string, _ reflect.Value) {
-		known[name] = true
-		if value := os.Getenv(envName(name)); value != "" {
-			env[name] = value
-		}
-	})
-	for _, key := range layers.Keys() {
-		if !known[key] {
-			return usagef("the settings file %s has the unknown setting %q", path, key)
-		}
+	eachSetting(settings, func(name, _ string, _ reflect.Value) { known[name] = true })
+	if err := checkEnv(os.Environ(), known); err != nil {
+		return err
 	}
-	if err := layers.Load(confmap.Provider(env, ""), nil); err != nil {
-		return fmt.Errorf("read the settings from the environment: %w", err)
+	layers, err := readSettings(path, known)
+	if err != nil {
+		return err
 	}
-	for _, key := range layers.Keys() {
-		if flags.Changed(key) {
+	for _, name := range slices.Sorted(maps.Keys(known)) {
+		value, where := layers[name], "setting "+name+" in "+path
+		if env := os.Getenv(envName(name)); env != "" {
+			value, where = env, envName(name)
+		}
+		if value == "" || flags.Changed(name) {
 			continue
 		}
-		value := strings.Join(layers.Strings(key), ",")
-		if value == "" {
-			value = layers.String(key)
+		if err := flags.Set(name, value); err != nil {
+			flag := flags.Lookup(name)
+			var invalid *pflag.InvalidValueError
+			if errors.As(err, &invalid) {
+				err = invalid.Unwrap()
+			}
+			return usagef("%w", badValue(where, flag, value, err))
 		}
-		if err := flags.Set(key, value); err != nil {
-			return usagef("setting %s (%s in the environment): %w", key, envName(key), err)
+	}
+	return nil
+}
+
+// readSettings reads the file at path, if there is one, as text by setting.
+func readSettings(path string, known map[string]bool) (map[string]string, error) {
+	values := map[string]string{}
+	if path == "" {
+		return values, nil
+	}
+	layer := koanf.New(".")
+	err := layer.Load(file.Provider(path), yaml.Parser())
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
+		return nil, &usageError{fmt.Errorf("read the settings: %w", err), "Check --config and CONCORD_CONFIG: the path, and the right to read it."}
+	case err != nil:
+		return nil, &usageError{fmt.Errorf("read the settings file %s: %w", path, err), "It is YAML, a setting a line, as in 'client-addr: 127.0.0.1:2379'."}
+	}
+	for _, key := range layer.Keys() {
+		if !known[key] {
+			return nil, unknownSetting(fmt.Sprintf("the settings file %s has the unknown setting %q", path, key), key, known)
 		}
+		if values[key] = strings.Join(layer.Strings(key), ","); values[key] == "" {
+			values[key] = layer.String(key)
+		}
+	}
+	return values, nil
+}
+
+// unknownSetting names the known setting that comes nearest.
+func unknownSetting(what, name string, known map[string]bool) error {
+	plain := func(s string) string { return strings.NewReplacer("-", "", "_", "").Replace(strings.ToLower(s)) }
+	hint := "See 'concord serve --help': each flag is a setting by its name."
+	for _, k := range slices.Sorted(maps.Keys(known)) {
+		if plain(k) == plain(name) {
+			hint = "It is written " + k + ", and " + envName(k) + " in the environment."
+		}
+	}
+	return &usageError{errors.New(what), hint}
+}
+
+// otherVariables are those of other commands, and what orchestrators set for a
+// service that is called concord. Source of the latter: kubernetes.io, "Service",
+// environment variables.
+var otherVariables = []string{
+	`CONCORD_(CONFIG|ENDPOINTS|USER|PASSWORD|TOKEN|CACERT|CERT|KEY|SECRET)`,
+	`CONCORD_([A-Z0-9_]+_)?SERVICE_(HOST|PORT)(_[A-Z0-9_]+)?`,
+	`CONCORD_([A-Z0-9_]+_)?PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?`,
+}
+
+// checkEnv refuses a variable that looks like a setting and is none: a typing
+// error would start a member with a default instead.
+func checkEnv(environ []string, known map[string]bool) error {
+	others := regexp.MustCompile("^(" + strings.Join(otherVariables, "|") + ")$")
+	vars := map[string]bool{}
+	for name := range known {
+		vars[envName(name)] = true
+	}
+	for _, variable := range environ {
+		name, value, _ := strings.Cut(variable, "=")
+		if !strings.HasPrefix(name, "CONCORD_") || value == "" || vars[name] || others.MatchString(name) {
+			continue
+		}
+		return unknownSetting("the environment has "+name+", which is no setting", strings.TrimPrefix(name, "CONCORD_"), known)
 	}
 	return nil
 }

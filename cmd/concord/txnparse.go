@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -143,24 +144,28 @@ func parseOp(line string) (kv.Op, error) {
 	}
 	var prefix bool
 	var lease string
-	var ttl time.Duration
+	var life ttl
 	flags := pflag.NewFlagSet(words[0], pflag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	switch words[0] {
 	case "put":
 		flags.StringVar(&lease, "lease", "", "")
-		flags.DurationVar(&ttl, "ttl", 0, "")
+		flags.Var(&life, "ttl", "")
 	case "get", "del":
 		flags.BoolVar(&prefix, "prefix", false, "")
 	default:
 		return kv.Op{}, fmt.Errorf("operation %q is unknown; use put, get or del", words[0])
 	}
 	if err := flags.Parse(words[1:]); err != nil {
+		var invalid *pflag.InvalidValueError
+		if errors.As(err, &invalid) {
+			err = badValue("--"+invalid.GetFlag().Name, invalid.GetFlag(), invalid.GetValue(), invalid.Unwrap())
+		}
 		return kv.Op{}, fmt.Errorf("%s: %w", words[0], err)
 	}
 	args := flags.Args()
 	if words[0] == "put" {
-		return putOp(args, lease, ttl)
+		return putOp(args, lease, time.Duration(life))
 	}
 	if len(args) < 1 || len(args) > 2 {
 		return kv.Op{}, fmt.Errorf("%s takes KEY [END], not %d words", words[0], len(args))

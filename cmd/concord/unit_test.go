@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
+	"net"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -25,9 +27,16 @@ func TestExitCodes(t *testing.T) {
 		{&silentError{9}, 9, ""},
 		{usagef("x"), exitUsage, "--help"},
 		{&usageError{errors.New("x"), "do this"}, exitUsage, "do this"},
-		{fmt.Errorf("put: %w", errConflict), exitConflict, ""},
+		{fmt.Errorf("put: %w", errConflict), exitConflict, "concord get KEY"},
 		{kv.ErrKeyNotFound, exitNotFound, ""},
-		{kv.ErrLeaseExists, exitConflict, ""},
+		{kv.ErrLeaseExists, exitConflict, "--id"},
+		{fmt.Errorf("save: %w", fs.ErrExist), exitConflict, ""},
+		{&net.OpError{Op: "listen", Err: syscall.EADDRINUSE}, exitConflict, "another address"},
+		{&net.OpError{Op: "listen", Err: syscall.EADDRNOTAVAIL}, exitError, "not one of this machine"},
+		{&net.OpError{Op: "listen", Err: syscall.EACCES}, exitDenied, "below 1024"},
+		{&fs.PathError{Op: "open", Path: "x", Err: syscall.EACCES}, exitDenied, "give this user the right"},
+		{&fs.PathError{Op: "open", Path: "x", Err: syscall.ENOTDIR}, exitError, "name a directory"},
+		{kv.Errorf(kv.Unavailable, "x: error reading server preface: y"), exitUnavailable, "no client port"},
 		{kv.ErrNotLeader, exitConflict, ""},
 		{kv.ErrNoLeader, exitUnavailable, "concord dev"},
 		{kv.ErrOverloaded, exitUnavailable, ""},
@@ -138,5 +147,76 @@ func TestProgressIsSilentWithoutATerminal(t *testing.T) {
 	}
 	if err := bar.Close(); err != nil || out.Len() > 0 {
 		t.Errorf("close: %v; shown: %q", err, out.String())
+	}
+}
+
+func TestMessage(t *testing.T) {
+	for want, err := range map[string]error{
+		"key of 9 bytes; the limit is 8": kv.Errorf(kv.InvalidArgument, "key of 9 bytes; the limit is 8: %w", kv.ErrKeyTooLarge),
+		"lease 7: lease not found":       fmt.Errorf("lease 7: %w", kv.ErrLeaseNotFound),
+		"key is too large":               kv.ErrKeyTooLarge,
+		"yaml: line 1: x":                errors.New("yaml:\n  line 1: x"),
+	} {
+		if got := message(err); got != want {
+			t.Errorf("%q is told as %q, want %q", err, got, want)
+		}
+	}
+}
+
+func TestTTLFlag(t *testing.T) {
+	for text, want := range map[string]time.Duration{
+		"0": 0, "30": 30 * time.Second, "1.5": 1500 * time.Millisecond, "5m": 5 * time.Minute, "1ms": time.Millisecond,
+		"9223372036s": kv.MaxTTL, "9223372036": kv.MaxTTL,
+	} {
+		var got ttl
+		if err := got.Set(text); err != nil || time.Duration(got) != want {
+			t.Errorf("%q is %v, %v; want %v", text, time.Duration(got), err, want)
+		}
+	}
+	for _, text := range []string{"", "s", "-1s", "-3", "+3s", "1us", "0s", "9223372037s", "300000000h", "99999999999999"} {
+		var got ttl
+		if err := got.Set(text); !errors.Is(err, errTTL) {
+			t.Errorf("%q is accepted as %v: %v", text, time.Duration(got), err)
+		}
+	}
+}
+
+// Each value that cannot be is refused; none is taken for a flag left away.
+func TestNumberFlags(t *testing.T) {
+	for _, text := range []string{"", "-1", "x", "1.5", "9223372036854775808", "0x1"} {
+		var n natural
+		var c condition
+		if n.Set(text) == nil || c.Set(text) == nil || c.given {
+			t.Errorf("%q is accepted as %v and %v", text, n, c)
+		}
+	}
+	var c condition
+	if err := c.Set("0"); err != nil || !c.given || c.revision != 0 || c.String() != "0" {
+		t.Errorf("0 is %+v, %v", c, err)
+	}
+	if got := (condition{}).String(); got != "" {
+		t.Errorf("no condition is shown as %q", got)
+	}
+}
+
+func TestCheckEnv(t *testing.T) {
+	known := map[string]bool{"data-dir": true}
+	for _, variable := range []string{
+		"PATH=x", "CONCORD_DATA_DIR=x", "CONCORD_ENDPOINTS=x", "CONCORD_CONFIG=x", "CONCORD_EMPTY=",
+		// Of services named concord and concord-client, as Kubernetes sets them.
+		"CONCORD_SERVICE_HOST=x", "CONCORD_SERVICE_PORT=x", "CONCORD_SERVICE_PORT_GRPC=x", "CONCORD_PORT=x",
+		"CONCORD_PORT_2379_TCP=x", "CONCORD_PORT_2379_TCP_PROTO=x", "CONCORD_CLIENT_SERVICE_HOST=x", "CONCORD_CLIENT_PORT_2379_TCP_ADDR=x",
+	} {
+		if err := checkEnv([]string{variable}, known); err != nil {
+			t.Errorf("%s: %v", variable, err)
+		}
+	}
+	for variable, hint := range map[string]string{
+		"CONCORD_DATADIR=x": "CONCORD_DATA_DIR", "CONCORD_X=x": "--help", "CONCORD_data_dir=x": "CONCORD_DATA_DIR",
+	} {
+		err := checkEnv([]string{"A=b", variable}, known)
+		if err == nil || exitCode(err) != exitUsage || !strings.Contains(hintFor(err), hint) {
+			t.Errorf("%s: %v with hint %q, want %q", variable, err, hintFor(err), hint)
+		}
 	}
 }

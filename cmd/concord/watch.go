@@ -12,7 +12,7 @@ import (
 // watchOptions say what is followed.
 type watchOptions struct {
 	prefix, fromKey bool
-	revision, limit int64
+	revision, limit natural
 	prev            bool
 }
 
@@ -26,8 +26,8 @@ func newWatchCommand(g *globals) *cobra.Command {
 	flags := cmd.Flags()
 	flags.BoolVar(&opts.prefix, "prefix", false, "all keys that start with KEY")
 	flags.BoolVar(&opts.fromKey, "from-key", false, "all keys from KEY on")
-	flags.Int64Var(&opts.revision, "rev", 0, "begin with the changes of this revision; 0 means from now on")
-	flags.Int64Var(&opts.limit, "limit", 0, "end after this many changes; 0 means never")
+	flags.Var(&opts.revision, "rev", "begin with the changes of this revision; 0 means from now on")
+	flags.Var(&opts.limit, "limit", "end after this many changes; 0 means never")
 	flags.BoolVar(&opts.prev, "prev", false, "show the value before each change")
 	g.addClientFlags(flags)
 	flags.Lookup("timeout").Usage = "how long to look for a member that answers; 0 means for ever"

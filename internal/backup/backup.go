@@ -90,6 +90,20 @@ func VerifyFile(path string) (snap.Meta, error) {
 	return m, errors.Join(name(err, path), f.Close())
 }
 
+// Damage returns what is wrong with the content of the backup file, by file and
+// byte, or nil when err is about something else.
+func Damage(err error, file string) error {
+	var c *snap.CorruptError
+	if !errors.As(err, &c) {
+		return nil
+	}
+	d := *c
+	if d.File == "" {
+		d.File = file
+	}
+	return &d
+}
+
 // name puts the path into an error about a stream.
 func name(err error, path string) error {
 	var c *snap.CorruptError

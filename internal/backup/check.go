@@ -50,7 +50,7 @@ func (e *DamageError) Error() string { return e.Err.Error() + "; " + e.Next }
 func (e *DamageError) Unwrap() error { return e.Err }
 
 const (
-	nextRejoin   = "start the member with --rejoin, so that it gets its data from the others; a member that is alone needs a backup (concord backup restore)"
+	nextRejoin   = "if the cluster has other members, start this one with 'concord serve --rejoin' and its --peers: it gets its data from them; a member that is alone needs a backup: 'concord backup restore FILE --data-dir NEW-DIRECTORY'"
 	nextSnapshot = "the member starts without it, from another snapshot and the log; it writes a new one in time"
 )
 
@@ -90,7 +90,7 @@ func lock(fsys vfs.FS, dir string) (func() error, error) {
 		}
 		l, err := fsys.Lock(filepath.Join(dir, name))
 		if errors.Is(err, vfs.ErrLocked) {
-			return nil, fmt.Errorf("the member is running: %w; stop it first, or check a copy", err)
+			return nil, kv.Errorf(kv.FailedPrecondition, "the member is running: %w; stop it first, or check a backup with 'concord backup verify'", err)
 		}
 		if err != nil {
 			return nil, err
@@ -114,12 +114,15 @@ func (c *checker) damage(err error, next string) {
 func (c *checker) run() (err error) {
 	r := c.report
 	var damaged *memberfile.CorruptError
+	var newer *memberfile.FormatError
 	r.Member, err = memberfile.Load(c.fs, c.dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("there is no %s: this is not a data directory: %w", memberfile.Name, err)
+		return fmt.Errorf("there is no %s, so this is not a data directory: %w", memberfile.Name, fs.ErrNotExist)
+	case errors.As(err, &newer):
+		return kv.Errorf(kv.FailedPrecondition, "%w", err)
 	case errors.As(err, &damaged):
-		c.damage(err, nextRejoin)
+		c.damage(fmt.Errorf("%s is damaged: %s", damaged.File, damaged.Reason), nextRejoin)
 	case err != nil:
 		return err
 	case r.Member.Cluster == 0:

@@ -113,7 +113,7 @@ func vacant(fsys vfs.FS, dir string) error {
 	case err != nil:
 		return err
 	case len(names) > 0:
-		return fmt.Errorf("%s is not empty; give a directory that does not exist yet", dir)
+		return kv.Errorf(kv.FailedPrecondition, "%s is not empty; give a directory that does not exist yet", dir)
 	}
 	return nil
 }

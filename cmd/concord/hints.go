@@ -1,0 +1,143 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/concord-kv/concord/kv"
+)
+
+// codes has the exit code of each kind of error.
+var codes = map[kv.Code]int{
+	kv.NotFound: exitNotFound, kv.Exists: exitConflict, kv.FailedPrecondition: exitConflict,
+	kv.Unavailable: exitUnavailable, kv.ResourceExhausted: exitUnavailable,
+	kv.PermissionDenied: exitDenied, kv.Unauthenticated: exitDenied, kv.InvalidArgument: exitUsage,
+}
+
+func exitCode(err error) int {
+	var silent *silentError
+	var usage *usageError
+	switch {
+	case errors.As(err, &silent):
+		return silent.code
+	case errors.As(err, &usage):
+		return exitUsage
+	case errors.Is(err, errConflict):
+		return exitConflict
+	}
+	if code := codes[kv.CodeOf(err)]; code != 0 {
+		return code
+	}
+	switch { // of this machine, not of a store
+	case errors.Is(err, fs.ErrExist), errors.Is(err, syscall.EADDRINUSE):
+		return exitConflict
+	case errors.Is(err, fs.ErrPermission):
+		return exitDenied
+	}
+	return exitError
+}
+
+// hints are for errors that are known by name.
+var hints = []struct {
+	is   error
+	hint string
+}{
+	{errConflict, "'concord get KEY -o json' shows what is there, with its mod_revision."},
+	{kv.ErrKeyTooLarge, "Take a shorter key, or start the members with a larger --max-key-bytes."},
+	{kv.ErrRequestTooLarge, "Split the request, or start the members with a larger --max-request-bytes."},
+	{kv.ErrTooManyOps, "Split the transaction, or start the members with a larger --max-txn-ops."},
+	{kv.ErrInvalidTTL, "Give a time to live of at least 1ms, as in 30s or 5m."},
+	{kv.ErrTTLTooLarge, "Give a time to live of at most 9223372036s."},
+	{kv.ErrCompacted, "Read at a later revision; history is kept for some minutes only."},
+	{kv.ErrFutureRevision, "The latest revision is in every answer of -o json."},
+	{kv.ErrLeaseNotFound, "It has run out or was revoked; 'concord lease ls' lists those that live."},
+	{kv.ErrLeaseExists, "Leave --id away, or choose another."},
+	{kv.ErrDuplicateKey, "A transaction may change each key once."},
+	{fs.ErrNotExist, "Check the path."},
+	{syscall.ENOTDIR, "That is a file; name a directory."},
+	{syscall.EADDRINUSE, "Another process listens there, maybe another member; choose another address."},
+	{syscall.EADDRNOTAVAIL, "The address is not one of this machine; choose one that is, or 0.0.0.0 for all."},
+}
+
+// strangers are what gRPC says of a server that is none, or is with TLS where
+// the endpoint is without, or the other way round.
+var strangers = []string{"server preface", "TLS handshake", "handshake failed", "frame too large", "malformed HTTP"}
+
+// hintFor names the next step after an error, where the error does not.
+func hintFor(err error) string {
+	var hinted *hintedError
+	if errors.As(err, &hinted) {
+		return hinted.hint
+	}
+	var usage *usageError
+	if errors.As(err, &usage) {
+		return cmp.Or(usage.hint, "Run the command with --help to see what it takes.")
+	}
+	for _, h := range hints {
+		if errors.Is(err, h.is) {
+			return h.hint
+		}
+	}
+	switch kv.CodeOf(err) {
+	case kv.Unavailable:
+		for _, sign := range strangers {
+			if strings.Contains(err.Error(), sign) {
+				return "What answers there is no client port of Concord or etcd, or has TLS where the endpoint has none; check --endpoints."
+			}
+		}
+		return "Is a member running there? Start one with 'concord dev', or name another with --endpoints."
+	case kv.PermissionDenied, kv.Unauthenticated:
+		return "Give a token that may do this with --token or CONCORD_TOKEN."
+	}
+	if op := (*net.OpError)(nil); errors.As(err, &op) && errors.Is(err, fs.ErrPermission) {
+		return "Ports below 1024 need a right that this user does not have; choose a higher one."
+	}
+	if errors.Is(err, fs.ErrPermission) && !strings.Contains(err.Error(), "right") {
+		return "Run this as the user to whom it belongs, or give this user the right."
+	}
+	return ""
+}
+
+// message is the error in words. Where it already says what the named error in
+// it says, that is not said again, and a text of several lines becomes one.
+func message(err error) string {
+	text := err.Error()
+	for _, h := range hints {
+		rest, ok := strings.CutSuffix(text, ": "+h.is.Error())
+		if ok && errors.Is(err, h.is) && strings.Contains(rest, "; ") {
+			text = rest
+		}
+	}
+	return strings.Join(strings.Fields(strings.ReplaceAll(text, "\n", " ")), " ")
+}
+
+// kinds says how a flag's value of a type is written.
+var kinds = map[string]string{
+	"duration": "write a duration as 500ms, 30s or 5m", "int": "write a whole number", "bool": "write true or false",
+}
+
+// flagError is a flag that does not exist or has a value that it cannot have.
+func flagError(cmd *cobra.Command, err error) error {
+	hint := "See '" + cmd.CommandPath() + " --help' for its flags."
+	var invalid *pflag.InvalidValueError
+	if errors.As(err, &invalid) {
+		err = badValue("--"+invalid.GetFlag().Name, invalid.GetFlag(), invalid.GetValue(), invalid.Unwrap())
+	}
+	return &usageError{err, hint}
+}
+
+// badValue says that what was given for a flag, or as a setting, cannot be.
+func badValue(where string, flag *pflag.Flag, value string, cause error) error {
+	if how := kinds[flag.Value.Type()]; how != "" && cause != errTTL {
+		return fmt.Errorf("%s %q is wrong; %s", where, value, how)
+	}
+	return fmt.Errorf("%s %q is %w", where, value, cause)
+}
