@@ -70,10 +70,32 @@ func (m *Machine) refuse(command []byte, err error) {
 	panic(e)
 }
 
-// putResult is the result of a transaction of one put, in one allocation.
+// putResult is the result of a transaction of one put.
 type putResult struct {
 	kv.TxnResult
 	ops [1]kv.OpResult
+}
+
+// resultsAtOnce is how many results of puts share an allocation: whoever keeps
+// one keeps two kilobytes.
+const resultsAtOnce = 16
+
+// newPutResult returns a result that shares its memory with others, unless it
+// leads to a value.
+func (m *Machine) newPutResult(prev []kv.KeyValue) *putResult {
+	var r *putResult
+	switch {
+	case prev != nil:
+		r = &putResult{}
+	case len(m.results) == 0:
+		m.results = make([]putResult, resultsAtOnce)
+		fallthrough
+	default:
+		r, m.results = &m.results[0], m.results[1:]
+	}
+	r.ops[0] = kv.OpResult{Kind: kv.OpPut, Prev: prev}
+	r.Ops = r.ops[:]
+	return r
 }
 
 func (m *Machine) runPut(op *kv.Op, want bool) any {
@@ -91,22 +113,17 @@ func (m *Machine) runPut(op *kv.Op, want bool) any {
 		return err
 	}
 	prev := m.put(tx, op)
-	var result *putResult
-	if want {
-		result = &putResult{ops: [1]kv.OpResult{{Kind: kv.OpPut}}}
-		if op.PrevKV && prev.Version != 0 {
-			result.ops[0].Prev = []kv.KeyValue{prev.Clone()}
-		}
+	var before []kv.KeyValue
+	if want && op.PrevKV && prev.Version != 0 {
+		before = []kv.KeyValue{prev.Clone()}
 	}
 	revision := tx.Commit()
 	if !want {
 		return (*kv.TxnResult)(nil)
 	}
-	result.TxnResult = kv.TxnResult{
-		Header:    kv.Header{Revision: revision, Time: m.at.now},
-		Succeeded: true,
-		Ops:       result.ops[:],
-	}
+	result := m.newPutResult(before)
+	result.Header = kv.Header{Revision: revision, Time: m.at.now}
+	result.Succeeded = true
 	return &result.TxnResult
 }
 

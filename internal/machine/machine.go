@@ -53,8 +53,9 @@ type Machine struct {
 	txn      kv.Txn // decoded commands, used again
 	path     []bool // see plan
 	doomed   [][]byte
-	locked   bool // whether we hold mu
-	gate     gate // in part for others
+	results  []putResult // not used yet
+	locked   bool        // whether we hold mu
+	gate     gate        // in part for others
 
 	// store is changed by Restore, which locks swap. The goroutine that
 	// applies reads it without.
@@ -186,7 +187,7 @@ func (m *Machine) warm(commands [][]byte) {
 // is long.
 func plainKey(command []byte) []byte {
 	const before = 4 // kind, flags, bits and length
-	if len(command) < before || kind(command[0]) != kindPut || command[3] >= 0x80 || len(command)-before < int(command[3]) {
+	if len(command) < before || kind(command[0]) != kindPut || command[1] != 0 || command[3] >= 0x80 || len(command)-before < int(command[3]) {
 		return nil
 	}
 	return command[before:][:command[3]]
