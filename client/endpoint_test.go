@@ -3,6 +3,7 @@ package client_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -53,37 +54,39 @@ func TestNobodyListensIsSaidByName(t *testing.T) {
 		defer release()
 		endpoints = append(endpoints, addr)
 	}
-	c, err := client.New(client.Config{Endpoints: endpoints, Timeout: 300 * time.Millisecond})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	check := func(err error) {
-		t.Helper()
+	check := func(err error) error {
 		if kv.CodeOf(err) != kv.Unavailable || errors.Is(err, kv.ErrUnavailable) {
-			t.Errorf("code %v: %v", kv.CodeOf(err), err)
-			return
+			return fmt.Errorf("code %v: %w", kv.CodeOf(err), err)
 		}
 		for _, want := range append(endpoints, "refused", "nothing was done") {
 			if !strings.Contains(err.Error(), want) {
-				t.Errorf("the error does not name %q: %v", want, err)
+				return fmt.Errorf("the error does not name %q: %w", want, err)
 			}
 		}
+		return nil
 	}
-	_, err = kv.Get(t.Context(), c, "a", kv.Strong)
-	check(err)
-	_, err = kv.Put(t.Context(), c, "a", "b")
-	check(err)
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-	defer cancel()
-	_, err = kv.Put(ctx, c, "a", "b")
-	check(err)
-	if !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("the caller's time limit is not visible: %v", err)
-	}
+	patiently(t, func(timeout time.Duration) error {
+		c := open(t, client.Config{Endpoints: endpoints, Timeout: timeout})
+		_, err := kv.Get(t.Context(), c, "a", kv.Strong)
+		if err := check(err); err != nil {
+			return err
+		}
+		_, err = kv.Put(t.Context(), c, "a", "b")
+		if err := check(err); err != nil {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), timeout)
+		defer cancel()
+		_, err = kv.Put(ctx, c, "a", "b")
+		if !errors.Is(err, context.DeadlineExceeded) {
+			return fmt.Errorf("the caller's time limit is not visible: %w", err)
+		}
+		return check(err)
+	})
+	c := open(t, client.Config{Endpoints: endpoints})
 	canceled, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err = kv.Put(canceled, c, "a", "b"); !errors.Is(err, context.Canceled) {
+	if _, err := kv.Put(canceled, c, "a", "b"); !errors.Is(err, context.Canceled) {
 		t.Errorf("the caller's end is not visible: %v", err)
 	}
 }

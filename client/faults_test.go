@@ -154,36 +154,54 @@ func TestFailover(t *testing.T) {
 		}
 	}
 	stops[2]()
-	c2 := open(t, client.Config{Endpoints: addrs, Timeout: 300 * time.Millisecond})
-	_, err := kv.Put(ctx, c2, "a", "b")
-	if kv.CodeOf(err) != kv.Unavailable || errors.Is(err, kv.ErrUnavailable) {
-		t.Errorf("with no server nothing can have happened, but: %v", err)
-	}
+	patiently(t, func(timeout time.Duration) error {
+		c := open(t, client.Config{Endpoints: addrs, Timeout: timeout})
+		_, err := kv.Put(ctx, c, "a", "b")
+		if kv.CodeOf(err) != kv.Unavailable || errors.Is(err, kv.ErrUnavailable) {
+			return fmt.Errorf("with no server nothing can have happened, but: %w", err)
+		}
+		return nil
+	})
 }
 
-// TestFrozenServer has a server that takes requests and never answers.
+// TestFrozenServer has a server that takes requests and never answers. Going on
+// elsewhere takes no longer than it must, once in a few times: on a busy machine
+// it may.
 func TestFrozenServer(t *testing.T) {
 	m := kvtest.NewModel(kv.Limits{})
 	a, _ := serve(t, m, server.Config{})
 	b, _ := serve(t, m, server.Config{})
+	best := time.Hour
+	for range 5 {
+		if best = min(best, frozen(t, a, b)); best < 3*time.Second {
+			break
+		}
+	}
+	// Keep-alive would end the connection too, after 13 s.
+	if best > 5*time.Second {
+		t.Errorf("going on elsewhere took %v", best)
+	}
+}
+
+// frozen writes while the way to a is frozen, and returns how long that took.
+func frozen(t *testing.T, a, b string) time.Duration {
 	p := newProxy(t, a)
-	c := open(t, client.Config{Endpoints: []string{p.addr(), b}, Stall: 50 * time.Millisecond})
-	ctx := t.Context()
-	if _, err := kv.Put(ctx, c, "a", "1"); err != nil {
+	c := open(t, client.Config{Endpoints: []string{p.addr(), b}, Stall: 50 * time.Millisecond, Timeout: time.Minute})
+	before, err := kv.Put(t.Context(), c, "a", "1")
+	if err != nil {
 		t.Fatal(err)
 	}
 	p.frozen.Store(true)
 	start := time.Now()
-	if _, err := kv.Put(ctx, c, "a", "2"); err != nil {
+	if _, err := kv.Put(t.Context(), c, "a", "2"); err != nil {
 		t.Fatalf("put: %v", err)
 	}
-	if d := time.Since(start); d > 5*time.Second {
-		t.Errorf("going on elsewhere took %v", d)
-	}
-	got, err := kv.Get(ctx, c, "a", kv.Strong)
-	if err != nil || string(got.Value) != "2" || got.Version != 2 {
+	took := time.Since(start)
+	got, err := kv.Get(t.Context(), c, "a", kv.Strong)
+	if err != nil || string(got.Value) != "2" || got.ModRevision != before.Revision+1 {
 		t.Errorf("got %+v, %v", got, err)
 	}
+	return took
 }
 
 // losing runs a write and then loses the answer.
@@ -250,7 +268,7 @@ func TestWatchResumes(t *testing.T) {
 	b, _ := serve(t, m, server.Config{})
 	pa, pb := newProxy(t, a), newProxy(t, b)
 	c := open(t, client.Config{Endpoints: []string{pa.addr(), pb.addr()}})
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	next, stop := iter.Pull2(c.Watch(ctx, kv.WatchRequest{Key: []byte("k"), PrevKV: true}))
 	defer stop()
@@ -321,7 +339,6 @@ func (a *answering) Watch(context.Context, kv.WatchRequest) iter.Seq2[kv.WatchBa
 func TestErrors(t *testing.T) {
 	a := &answering{Store: kvtest.NewModel(kv.Limits{})}
 	addr, _ := serveCluster(t, a, lone{store: a.Store, id: 1}, server.Config{})
-	c := open(t, client.Config{Endpoints: []string{addr}, NoRequestIDs: true, Timeout: 500 * time.Millisecond})
 	for _, want := range []error{
 		kv.ErrUnavailable, kv.ErrLeaderChanged, kv.ErrTimeout, kv.ErrNoLeader, kv.ErrClosed, kv.ErrOverloaded,
 		kv.ErrNoSpace, kv.ErrCorrupt, kv.ErrDivergent, kv.ErrEmptyKey, kv.ErrKeyTooLarge, kv.ErrRequestTooLarge,
@@ -332,19 +349,25 @@ func TestErrors(t *testing.T) {
 		kv.ErrUnhealthyCluster, kv.ErrUnsupported,
 	} {
 		a.err.Store(&want)
-		// The first answer of a server without headers tells nothing of its
-		// kind, so make it known.
-		if _, err := c.Range(t.Context(), kv.Range{Key: []byte("a")}); err != nil {
-			t.Fatal(err)
-		}
-		_, err := kv.Put(t.Context(), c, "a", "b")
-		if !errors.Is(err, want) || kv.CodeOf(err) != kv.CodeOf(want) {
-			t.Errorf("%v came as %v (%v)", want, err, kv.CodeOf(err))
-		}
-		if got := errors.Is(err, kv.ErrUnavailable); got != errors.Is(want, kv.ErrUnavailable) {
-			t.Errorf("%v came as %v: outcome unknown is %v", want, err, got)
-		}
+		// Some are tried again for as long as the client may.
+		patiently(t, func(timeout time.Duration) error {
+			c := open(t, client.Config{Endpoints: []string{addr}, NoRequestIDs: true, Timeout: timeout})
+			// The first answer of a server without headers tells nothing of
+			// its kind, so make it known.
+			if _, err := c.Range(t.Context(), kv.Range{Key: []byte("a")}); err != nil {
+				return err
+			}
+			_, err := kv.Put(t.Context(), c, "a", "b")
+			if !errors.Is(err, want) || kv.CodeOf(err) != kv.CodeOf(want) {
+				return fmt.Errorf("%w came as %w (%v)", want, err, kv.CodeOf(err))
+			}
+			if got := errors.Is(err, kv.ErrUnavailable); got != errors.Is(want, kv.ErrUnavailable) {
+				return fmt.Errorf("%w came as %w: outcome unknown is %v", want, err, got)
+			}
+			return nil
+		})
 	}
+	c := open(t, client.Config{Endpoints: []string{addr}, NoRequestIDs: true})
 	wrapped := kv.Errorf(kv.InvalidArgument, "key of 9 bytes: %w", kv.ErrKeyTooLarge)
 	for _, want := range []error{wrapped, &kv.CompactedError{Compacted: 7}} {
 		a.err.Store(&want)

@@ -90,6 +90,22 @@ func open(t testing.TB, cfg client.Config) *client.Client {
 	return c
 }
 
+// patiently tries again, with more time, what a busy machine does not do in a
+// little: a failure counts only with more than enough.
+func patiently(t testing.TB, try func(timeout time.Duration) error) {
+	t.Helper()
+	for timeout := 300 * time.Millisecond; ; timeout *= 4 {
+		err := try(timeout)
+		if err == nil {
+			return
+		}
+		if timeout > 30*time.Second {
+			t.Errorf("within %v: %v", timeout, err)
+			return
+		}
+	}
+}
+
 // TestStore holds the client, with a server and the reference store behind it,
 // to what every store must do.
 func TestStore(t *testing.T) {

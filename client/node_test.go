@@ -50,8 +50,8 @@ func TestNodeRestart(t *testing.T) {
 	}
 	_, addr, down := up()
 	p := newProxy(t, addr)
-	c := open(t, client.Config{Endpoints: []string{p.addr()}, Timeout: 30 * time.Second})
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	c := open(t, client.Config{Endpoints: []string{p.addr()}, Timeout: 2 * time.Minute})
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	seen := make(chan int64, 100)
 	go func() {
