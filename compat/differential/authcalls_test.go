@@ -58,7 +58,9 @@ func authCall[Q, R proto.Message](req Q, do func(pb.AuthClient, context.Context,
 
 // onlyError leaves of an answer only what error it is.
 func onlyError(do call) call {
-	return func(ctx context.Context, c *grpc.ClientConn) answer { return answer{new(pb.DefragmentResponse), do(ctx, c).err} }
+	return func(ctx context.Context, c *grpc.ClientConn) answer {
+		return answer{new(pb.DefragmentResponse), do(ctx, c).err}
+	}
 }
 
 // maintain asks about the cluster, or for a change of it that fails.

@@ -66,12 +66,15 @@ func (g *target) mask(out string) string {
 	return out
 }
 
-// commands run in order. What etcd prints must match want, and Concord must
+// command is a command line. What etcd prints must match want, and Concord must
 // print the same but for masks; where etcd's own is no model, only want counts.
-var commands = []struct {
+type command struct {
 	line, input, want string
 	own               bool
-}{
+}
+
+// commands run in order.
+var commands = []command{
 	{line: "put a 1", want: `^OK\n$`},
 	{line: "put a 2 --prev-kv", want: `^OK\na\n1\n$`},
 	{line: "get a", want: `^a\n2\n$`},
@@ -123,6 +126,15 @@ func TestEtcdctl(t *testing.T) {
 	program := build(t, "etcdctl", ".", "go.etcd.io/etcd/etcdctl/v3")
 	etcd := &target{program: program, endpoints: servers.Etcd(t, 1).Endpoints[0]}
 	concord := &target{program: program, endpoints: concordDev(t)}
+	compare(t, etcd, concord, commands)
+	t.Run("watch", func(t *testing.T) { compareWatch(t, etcd, concord) })
+	t.Run("hashkv agrees", func(t *testing.T) { checkHashes(t, concord) })
+	t.Run("move-leader", func(t *testing.T) { moveLeader(t, concord) })
+}
+
+// compare runs commands on both.
+func compare(t *testing.T, etcd, concord *target, commands []command) {
+	t.Helper()
 	for _, c := range commands {
 		t.Run(c.line, func(t *testing.T) {
 			var printed []string
@@ -139,9 +151,6 @@ func TestEtcdctl(t *testing.T) {
 			}
 		})
 	}
-	t.Run("watch", func(t *testing.T) { compareWatch(t, etcd, concord) })
-	t.Run("hashkv agrees", func(t *testing.T) { checkHashes(t, concord) })
-	t.Run("move-leader", func(t *testing.T) { moveLeader(t, concord) })
 }
 
 // watchLines is how many lines etcdctl prints for the events of compareWatch.
