@@ -60,7 +60,7 @@ func TestReserved(t *testing.T) {
 }
 
 func (c *testCluster) tryOpen(i int, more ...Option) error {
-	ctx, cancel := context.WithTimeout(c.t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(c.t.Context(), 2*time.Minute)
 	defer cancel()
 	n, err := Open(ctx, c.dirs[i], c.options(i, more...)...)
 	if err == nil {

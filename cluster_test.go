@@ -74,7 +74,7 @@ func (c *testCluster) open(i int, more ...Option) {
 }
 
 func (c *testCluster) start(i int, more ...Option) {
-	ctx, cancel := context.WithTimeout(c.t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(c.t.Context(), 2*time.Minute)
 	defer cancel()
 	n, err := Open(ctx, c.dirs[i], c.options(i, more...)...)
 	if err != nil {
@@ -89,7 +89,7 @@ func (c *testCluster) ready(i int) {
 	if c.nodes[i] == nil {
 		c.t.FailNow()
 	}
-	ctx, cancel := context.WithTimeout(c.t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(c.t.Context(), 2*time.Minute)
 	defer cancel()
 	if err := c.nodes[i].Ready(ctx); err != nil {
 		c.t.Fatalf("member %s: %v", c.name(i), err)

@@ -188,7 +188,7 @@ func breakDisk(t *testing.T, after int) {
 	}
 	select {
 	case <-n.Done():
-	case <-time.After(30 * time.Second):
+	case <-time.After(2 * time.Minute):
 		t.Fatal("the member goes on")
 	}
 	if err := n.Err(); !errors.Is(err, broken) {

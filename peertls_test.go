@@ -90,7 +90,7 @@ func TestPeerTLSRefuses(t *testing.T) {
 	} {
 		conn, err := p.dial(t.Context(), addr)
 		if err == nil { // TLS 1.3 tells with the first byte
-			_ = conn.SetReadDeadline(time.Now().Add(20 * time.Second))
+			_ = conn.SetReadDeadline(time.Now().Add(2 * time.Minute))
 			_, err = conn.Write([]byte("cncd\x01\x00\x04\x00 and more than that, which makes no sense to anybody at all"))
 			if err == nil {
 				_, err = conn.Read(make([]byte, 1))

@@ -107,7 +107,7 @@ func start(t testing.TB, dir string) *member {
 // propose runs a command and remembers the hash after it.
 func (n *member) propose(t testing.TB, cmd []byte) any {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	result, err := n.Propose(ctx, cmd)
 	if err, failed := result.(error); failed {
@@ -161,7 +161,7 @@ func busy(t testing.TB) (string, map[uint64]uint64) {
 	}
 	n.propose(t, machine.EncodeCompact(nil, 20))
 	change := machine.EncodeMembers(nil, machine.MemberChange{Op: machine.AddMember, Member: kv.Member{ID: 99, Name: "l", Learner: true}})
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	if r, err := n.ProposeConfChange(ctx, replica.ConfChange{Members: []replica.MemberChange{{Kind: replica.AddLearner, ID: 99}}, Context: change}); err != nil {
 		t.Fatal(r, err)

@@ -135,7 +135,7 @@ type watcher struct {
 
 func watch(t testing.TB, conn *grpc.ClientConn) *watcher {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	t.Cleanup(cancel)
 	stream, err := pb.NewWatchClient(conn).Watch(ctx)
 	if err != nil {

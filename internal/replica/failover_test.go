@@ -57,7 +57,7 @@ func (c *cluster) checkSame(acked []string) {
 	var machines []*machine
 	for id := range c.nodes {
 		if n := c.net.get(0, id); n != nil {
-			ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+			ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 			if err := n.r.ReadIndex(ctx); err != nil {
 				c.t.Fatalf("read on member %d: %v", id, err)
 			}

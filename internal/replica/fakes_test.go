@@ -541,10 +541,10 @@ func (c *cluster) leader() *node {
 // until waits for a condition.
 func (c *cluster) until(what string, ok func() bool) {
 	c.t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for !ok() {
 		if time.Now().After(deadline) {
-			c.t.Fatalf("no %s in 30s", what)
+			c.t.Fatalf("no %s in two minutes", what)
 		}
 		<-time.After(time.Millisecond)
 	}
@@ -552,7 +552,7 @@ func (c *cluster) until(what string, ok func() bool) {
 
 func (c *cluster) propose(n *node, cmd string) {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	got, err := n.r.Propose(ctx, []byte(cmd))
 	if err != nil || got != cmd {

@@ -12,7 +12,7 @@ import (
 
 func (c *cluster) change(n *node, want error, context_ string, members ...MemberChange) {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	for {
 		got, err := n.r.ProposeConfChange(ctx, ConfChange{Members: members, Context: []byte(context_)})
