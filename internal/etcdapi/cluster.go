@@ -1,9 +1,11 @@
 package etcdapi
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/url"
+	"slices"
 	"strings"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -31,14 +33,21 @@ func (s *clusterServer) MemberAdd(ctx context.Context, r *pb.MemberAddRequest) (
 	if err := mayAdd(current, r.IsLearner); err != nil {
 		return nil, err
 	}
-	m, err := s.cluster.AddMember(ctx, kv.Member{PeerAddrs: addrs, Learner: r.IsLearner})
-	if err != nil {
-		return nil, memberStatus(err)
-	}
+	// They are listed before: a cluster of one that has got its second voter
+	// has no majority until that has started.
 	all, err := s.members(ctx)
 	if err != nil {
 		return nil, err
 	}
+	if err := s.mayAdd(all, r.IsLearner); err != nil {
+		return nil, err
+	}
+	m, err := s.cluster.AddMember(ctx, kv.Member{PeerAddrs: addrs, Learner: r.IsLearner})
+	if err != nil {
+		return nil, memberStatus(err)
+	}
+	at, _ := slices.BinarySearchFunc(all, uint64(m.ID), func(m *pb.Member, id uint64) int { return cmp.Compare(m.ID, id) })
+	all = slices.Insert(all, at, s.fromMember(&m))
 	return &pb.MemberAddResponse{Header: s.unrevised(), Member: s.fromMember(&m), Members: all}, nil
 }
 
@@ -50,6 +59,9 @@ func (s *clusterServer) MemberRemove(ctx context.Context, r *pb.MemberRemoveRequ
 	}
 	if !mayRemove(current, kv.MemberID(r.ID)) {
 		return nil, rpctypes.ErrGRPCMemberNotEnoughStarted
+	}
+	if err := s.mayRemove(ctx, r.ID); err != nil {
+		return nil, err
 	}
 	if err := s.cluster.RemoveMember(ctx, kv.MemberID(r.ID)); err != nil {
 		return nil, toStatus(err)

@@ -1,0 +1,79 @@
+package etcdapi
+
+import (
+	"context"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+)
+
+// MemberRules is what a [kv.Cluster] may offer besides, to have this API refuse
+// changes of members as etcd does.
+type MemberRules interface {
+	// MemberRules returns etcd's --strict-reconfig-check, and --max-learners,
+	// where less than 1 means no bound.
+	MemberRules() (strict bool, maxLearners int)
+}
+
+func (s *clusterServer) rules() (strict bool, maxLearners int) {
+	if r, ok := s.cluster.(MemberRules); ok {
+		return r.MemberRules()
+	}
+	return false, 0
+}
+
+// started counts the voters of a member list, and those that were started: they
+// have told their name.
+func started(all []*pb.Member) (voters, started, learners int) {
+	for _, m := range all {
+		switch {
+		case m.IsLearner:
+			learners++
+			continue
+		case m.Name != "":
+			started++
+		}
+		voters++
+	}
+	return voters, started, learners
+}
+
+// mayAdd refuses a voter that would leave no majority of started voters, but
+// for the second one of a cluster of one (etcd's IsReadyToAddVotingMember).
+func (s *clusterServer) mayAdd(all []*pb.Member, learner bool) error {
+	strict, most := s.rules()
+	voters, started, learners := started(all)
+	switch {
+	case learner && most > 0 && learners >= most:
+		return rpctypes.ErrGRPCTooManyLearners
+	case learner || !strict || started == 1 && voters == 1:
+		return nil
+	case started < (voters+1)/2+1:
+		return rpctypes.ErrGRPCMemberNotEnoughStarted
+	}
+	return nil
+}
+
+// mayRemove refuses to leave voters of which no majority was started (etcd's
+// IsReadyToRemoveVotingMember).
+func (s *clusterServer) mayRemove(ctx context.Context, id uint64) error {
+	if strict, _ := s.rules(); !strict {
+		return nil
+	}
+	all, err := s.members(ctx)
+	if err != nil {
+		return err
+	}
+	rest := make([]*pb.Member, 0, len(all))
+	for _, m := range all {
+		if m.ID != id {
+			rest = append(rest, m)
+		} else if m.IsLearner {
+			return nil
+		}
+	}
+	if voters, started, _ := started(rest); started < voters/2+1 {
+		return rpctypes.ErrGRPCMemberNotEnoughStarted
+	}
+	return nil
+}
