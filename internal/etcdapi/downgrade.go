@@ -50,7 +50,8 @@ func (s *maintenanceServer) Downgrade(ctx context.Context, r *pb.DowngradeReques
 	default:
 		return nil, status.Error(codes.Unknown, "etcdserver: unknown method")
 	}
-	return &pb.DowngradeResponse{Header: s.header(s.now(), extensions{}), Version: minorVersion()}, nil
+	// Here etcd's version is x.y.
+	return &pb.DowngradeResponse{Header: s.header(s.now(), extensions{}), Version: strings.TrimSuffix(minorVersion(), ".0")}, nil
 }
 
 // downgradeInfo is what the status shows.
