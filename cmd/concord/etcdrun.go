@@ -63,7 +63,7 @@ func runEtcd(ctx context.Context, g *globals, v etcdValues, notes []note) (err e
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return serveNode(ctx, node, cfg) })
+	group.Go(func() error { return serveCluster(ctx, node, strictly{node, v}, cfg) })
 	group.Go(func() error {
 		if node.Ready(ctx) == nil {
 			log.Info("ready to serve client requests", "urls", v.text("listen-client-urls"))
@@ -71,6 +71,17 @@ func runEtcd(ctx context.Context, g *globals, v etcdValues, notes []note) (err e
 		return nil // what is wrong with the member, serving tells
 	})
 	return group.Wait()
+}
+
+// strictly adds to a member what etcd's flags say about changes of members.
+type strictly struct {
+	*concord.Node
+	v etcdValues
+}
+
+// MemberRules implements what etcd's API looks for.
+func (s strictly) MemberRules() (strict bool, maxLearners int) {
+	return s.v.on("strict-reconfig-check"), int(s.v.number("max-learners"))
 }
 
 // prepare looks at the data directory, and makes its member one of its own if

@@ -109,7 +109,12 @@ func runServe(ctx context.Context, g *globals, s serveSettings) error {
 
 // serveNode serves node until ctx ends or it fails, then closes it.
 func serveNode(ctx context.Context, node *concord.Node, cfg server.Config) error {
-	srv, err := server.New(node, node, cfg)
+	return serveCluster(ctx, node, node, cfg)
+}
+
+// serveCluster is serveNode with another view of its cluster.
+func serveCluster(ctx context.Context, node *concord.Node, cluster kv.Cluster, cfg server.Config) error {
+	srv, err := server.New(node, cluster, cfg)
 	if err != nil {
 		return errors.Join(err, node.Close())
 	}
