@@ -279,13 +279,20 @@ func compare(t *rapid.T, tables *Tables, m *model) {
 	for _, name := range names {
 		key, end := rapid.SampledFrom(keys).Draw(t, "key asked"), rapid.SampledFrom(ends).Draw(t, "end asked")
 		for _, access := range [...]kv.Access{kv.ReadAccess, kv.WriteAccess} {
-			checkKeys(t, tables, m, name, access, key, end)
+			checkKeys(t, tables, m, asked{name, key, end, access})
 		}
 		checkRights(t, tables, m, name)
 	}
 }
 
-func checkKeys(t *rapid.T, tables *Tables, m *model, name string, access kv.Access, key, end string) {
+// asked is a question about keys.
+type asked struct {
+	name, key, end string
+	access         kv.Access
+}
+
+func checkKeys(t *rapid.T, tables *Tables, m *model, q asked) {
+	name, access, key, end := q.name, q.access, q.key, q.end
 	since := uint64(1)
 	if u := m.users[name]; u != nil {
 		since = u.since
@@ -294,7 +301,7 @@ func checkKeys(t *rapid.T, tables *Tables, m *model, name string, access kv.Acce
 		var want, wantStill error
 		switch allowed := m.may(name, access, key, end); {
 		case !m.enabled:
-		case revision == 0:
+		case revision == 0 || name == "":
 			want, wantStill = kv.ErrUserEmpty, kv.ErrUserEmpty
 		default:
 			if !allowed {

@@ -11,12 +11,15 @@ type Subject struct {
 	named    bool
 }
 
-// Subject looks a caller up.
+// Subject looks a caller up. One without a name has proved nothing.
 func (t *Tables) Subject(name []byte, revision uint64) Subject {
-	if !t.enabled {
+	switch {
+	case !t.enabled:
 		return Subject{}
+	case len(name) == 0:
+		return Subject{tables: t}
 	}
-	return Subject{tables: t, user: t.find(name), revision: revision, named: len(name) > 0}
+	return Subject{tables: t, user: t.find(name), revision: revision, named: true}
 }
 
 // Bound tells whether there is anything that s may not do.

@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"github.com/concord-kv/concord/internal/auth"
 	"github.com/concord-kv/concord/kv"
 	"github.com/concord-kv/concord/kv/kvtest"
 )
@@ -321,7 +322,7 @@ func (c *chance) log(n int) []entry {
 			e.members = EncodeMembers(nil, MemberChange{Op: MemberOp(1 + c.IntN(4)), Member: kv.Member{ID: kv.MemberID(1 + c.IntN(8)), Name: fmt.Sprint(i), Learner: true}})
 		}
 		for range c.IntN(6) {
-			e.commands = append(e.commands, c.command(term))
+			e.commands = append(e.commands, c.asSomebody(c.command(term)))
 		}
 		log = append(log, e)
 		c.revision = kv.Revision(i)
@@ -329,7 +330,37 @@ func (c *chance) log(n int) []entry {
 	return log
 }
 
+// asSomebody marks some commands as a caller's.
+func (c *chance) asSomebody(command []byte) []byte {
+	if c.IntN(3) > 0 {
+		return command
+	}
+	return AppendCaller(command, 0, &kv.Caller{User: c.user(), AuthRevision: c.authRevision()})
+}
+
+func (c *chance) user() string { return []string{"", "root", "u", "v"}[c.IntN(4)] }
+
+func (c *chance) authRevision() uint64 { return uint64(c.IntN(60)) }
+
+func (c *chance) authCommand() []byte {
+	switch c.IntN(8) {
+	case 0:
+		return EncodeToken(nil, &kv.Token{ID: kv.TokenID{byte(c.IntN(4))}, Caller: kv.Caller{User: c.user(), AuthRevision: c.authRevision()}, TTL: time.Duration(c.IntN(5000)) * time.Millisecond})
+	case 1:
+		return EncodeRenewToken(nil, kv.TokenID{byte(c.IntN(4))})
+	case 2:
+		return EncodeRevokeToken(nil, kv.TokenID{byte(c.IntN(4))})
+	}
+	return EncodeAuth(nil, &auth.Change{
+		Op: auth.Op(1 + c.IntN(int(auth.LastOp))), Name: c.user(), Role: []string{"root", "r"}[c.IntN(2)],
+		Permission: kv.Permission{Access: kv.Access(c.IntN(3)), Key: c.key(), End: c.end()},
+	})
+}
+
 func (c *chance) command(term uint64) []byte {
+	if c.IntN(10) == 0 {
+		return c.authCommand()
+	}
 	upload := UploadID{byte(c.IntN(4))}
 	switch n := c.IntN(20); {
 	case n < 9:
