@@ -88,6 +88,9 @@ func TestRejoinReplacesADamagedMember(t *testing.T) {
 	if _, err := c.nodes[0].Put(ctx, "a", "1"); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := c.nodes[2].Get(ctx, "a", kv.Strong); err != nil { // its log has entries
+		t.Fatal(err)
+	}
 	c.close(2)
 	c.damageLog(2)
 	_, err := Open(ctx, c.dirs[2], c.options(2)...)
