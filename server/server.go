@@ -13,7 +13,6 @@ import (
 	"math"
 	"net"
 	"net/http"
-	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -34,8 +33,8 @@ import (
 // Config configures a Server. Addrs or Listeners are required; other zero
 // fields mean their defaults.
 type Config struct {
-	// Addrs are where to listen: host:port, or unix:// and a path. Port 0
-	// takes a free one; see [Server.Addrs].
+	// Addrs are where to listen: host:port, or unix: or unix:// and a path.
+	// Port 0 takes a free one; see [Server.Addrs].
 	Addrs []string
 	// Listeners are used besides Addrs. The Server closes them.
 	Listeners []net.Listener
@@ -223,13 +222,6 @@ func (s *Server) scheme() string {
 	return "http"
 }
 
-func listen(addr string) (net.Listener, error) {
-	if path, ok := strings.CutPrefix(addr, "unix://"); ok {
-		return net.Listen("unix", path)
-	}
-	return net.Listen("tcp", addr)
-}
-
 const (
 	// headerBytes bounds the headers of a request; tokens are the largest.
 	headerBytes = 64 << 10
@@ -324,7 +316,6 @@ func (s *Server) shutdown() {
 		s.cfg.Logger.Warn("could not close a listener", "err", err)
 	}
 	s.api.Close()
-	s.end()
 	drained := make(chan struct{})
 	go func() {
 		defer close(drained)
@@ -341,6 +332,7 @@ func (s *Server) shutdown() {
 		s.grpc.Stop()
 		<-drained
 	}
+	s.end()
 	if s.gateway != nil {
 		s.gateway.close()
 	}

@@ -338,6 +338,33 @@ func TestStopAtOnce(t *testing.T) {
 	}
 }
 
+// TestUnixSockets takes the place of a socket that was left behind, and of no
+// other file.
+func TestUnixSockets(t *testing.T) {
+	dir := t.TempDir()
+	left, err := net.Listen("unix", filepath.Join(dir, "left"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	left.(*net.UnixListener).SetUnlinkOnClose(false)
+	if err := left.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "file"), []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, stop := start(t, kvtest.NewModel(kv.Limits{}), new(lone), server.Config{Addrs: []string{"unix:" + filepath.Join(dir, "left")}})
+	for _, name := range []string{"left", "file"} {
+		if s, err := server.New(kvtest.NewModel(kv.Limits{}), new(lone), server.Config{Addrs: []string{"unix://" + filepath.Join(dir, name)}}); err == nil {
+			t.Errorf("%s was taken away: %v", name, s.Addrs())
+		}
+	}
+	stop()
+	if _, err := os.Stat(filepath.Join(dir, "left")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the socket is still there: %v", err)
+	}
+}
+
 func TestBadAddress(t *testing.T) {
 	_, err := server.New(kvtest.NewModel(kv.Limits{}), new(lone), server.Config{Addrs: []string{"127.0.0.1:0", "256.0.0.1:1"}})
 	if err == nil || !strings.Contains(err.Error(), "256.0.0.1:1") {
