@@ -35,6 +35,7 @@ type globals struct {
 	output    string
 	timeout   time.Duration
 	credentials
+	clientTLS
 }
 
 func newRootCommand(std stdio) *cobra.Command {
@@ -117,6 +118,7 @@ func (g *globals) addClientFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&g.endpoints, "endpoints", endpoints, "client addresses of members, tried in turn (CONCORD_ENDPOINTS)")
 	flags.DurationVar(&g.timeout, "timeout", 5*time.Second, "how long a request may take, with all its tries; 0 means for ever")
 	g.addCredentialFlags(flags)
+	g.clientTLS.addFlags(flags)
 }
 
 // addOutputFlag adds -o with the formats that the command has.
@@ -149,6 +151,9 @@ func (g *globals) connect() (*client.Client, error) {
 	}
 	cfg := client.Config{Endpoints: endpoints, Timeout: timeout}
 	if err := g.show(&cfg); err != nil {
+		return nil, err
+	}
+	if err := g.clientTLS.set(&cfg); err != nil {
 		return nil, err
 	}
 	return client.New(cfg)

@@ -40,6 +40,7 @@ type serveSettings struct {
 	MaxTxnOps       int           `set:"max-txn-ops" usage:"comparisons, and operations a branch, of one transaction"`
 	LogLevel        string        `set:"log-level" usage:"debug, info, warn or error (default debug in dev, info in prod); none of them writes per request"`
 	LogFormat       string        `set:"log-format" usage:"text or json"`
+	TLS             tlsSettings
 }
 
 func defaultServeSettings() serveSettings {
@@ -88,6 +89,10 @@ func runServe(ctx context.Context, g *globals, s serveSettings) error {
 	if err != nil {
 		return err
 	}
+	secure, err := s.TLS.server(log)
+	if err != nil {
+		return err
+	}
 	clients, err := net.Listen("tcp", s.ClientAddr)
 	if err != nil {
 		return fmt.Errorf("--client-addr: %w", err)
@@ -103,7 +108,7 @@ func runServe(ctx context.Context, g *globals, s serveSettings) error {
 	}
 	fmt.Fprintf(g.std.err, "member %s serves clients at %s, data in %s\n", s.Name, clients.Addr(), s.DataDir)
 	return serveNode(ctx, node, server.Config{
-		Listeners: []net.Listener{clients}, Logger: log, Limits: s.limits(),
+		Listeners: []net.Listener{clients}, TLS: secure, Logger: log, Limits: s.limits(),
 	})
 }
 
@@ -172,6 +177,9 @@ func (s *serveSettings) checkAddrs() error {
 	if err := s.checkAddr("--client-addr", s.ClientAddr); err != nil {
 		return err
 	}
+	if err := s.TLS.check(len(s.Peers) > 0); err != nil {
+		return err
+	}
 	if len(s.Peers) == 0 {
 		if s.PeerAddr != "" {
 			return usagef("--peer-addr is of no use without --peers; name all members there")
@@ -221,14 +229,19 @@ func (s *serveSettings) nodeOptions(log *slog.Logger) ([]concord.Option, error) 
 	if s.Rejoin {
 		opts = append(opts, concord.Rejoin())
 	}
-	if len(s.Peers) == 0 {
-		return opts, nil
-	}
-	peers, err := parsePeers(s.Peers)
+	peers, err := s.TLS.peers(log)
 	if err != nil {
 		return nil, err
 	}
-	return append(opts, concord.Peers(s.PeerAddr, peers)), nil
+	opts = append(opts, peers...)
+	if len(s.Peers) == 0 {
+		return opts, nil
+	}
+	members, err := parsePeers(s.Peers)
+	if err != nil {
+		return nil, err
+	}
+	return append(opts, concord.Peers(s.PeerAddr, members)), nil
 }
 
 func parsePeers(list []string) (map[string]string, error) {

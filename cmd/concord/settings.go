@@ -21,7 +21,8 @@ import (
 // A settings struct has a field a setting. Its tag names it everywhere:
 // `set:"client-addr"` is the flag --client-addr, the key client-addr in the
 // file and CONCORD_CLIENT_ADDR in the environment; `usage` is the flag's help.
-// The fields' values before loading are the defaults.
+// The fields' values before loading are the defaults. A struct without a tag
+// holds further settings.
 
 // addSettingFlags adds a flag for each field of *settings, with its value as
 // the default.
@@ -49,9 +50,11 @@ func addSettingFlags(flags *pflag.FlagSet, settings any) {
 func eachSetting(settings any, visit func(name, usage string, field reflect.Value)) {
 	v := reflect.ValueOf(settings).Elem()
 	for i := range v.NumField() {
-		tag := v.Type().Field(i).Tag
+		tag, field := v.Type().Field(i).Tag, v.Field(i)
 		if name := tag.Get("set"); name != "" {
-			visit(name, tag.Get("usage"), v.Field(i))
+			visit(name, tag.Get("usage"), field)
+		} else if field.Kind() == reflect.Struct {
+			eachSetting(field.Addr().Interface(), visit)
 		}
 	}
 }
