@@ -111,7 +111,12 @@ func (o *importOptions) source(ctx context.Context, g *globals) (source migrate.
 	if remote, err = client.New(cfg); err != nil {
 		return nil, nil, nil, err
 	}
-	if source, err = migrate.Live(ctx, remote); err != nil {
+	first, cancel := ctx, context.CancelFunc(func() {})
+	if g.timeout > 0 { // later calls are sent again for longer
+		first, cancel = context.WithTimeout(ctx, g.timeout)
+	}
+	defer cancel()
+	if source, err = migrate.Live(first, remote); err != nil {
 		return nil, nil, nil, errors.Join(fmt.Errorf("read etcd at %s: %w", o.endpoint, err), remote.Close())
 	}
 	return source, remote, remote, nil
