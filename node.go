@@ -33,14 +33,15 @@ type Node struct {
 
 	watches watches
 	logins  logins
+	figures *figures
 
-	// done is closed when the member has ended, after err was written.
+	// done is closed when the member has ended, after closing.failed was
+	// written.
 	done chan struct{}
-	err  error
 
 	closing struct {
-		once sync.Once
-		err  error
+		once        sync.Once
+		err, failed error
 	}
 }
 
@@ -70,7 +71,7 @@ func (n *Node) start(loops ...func(context.Context) error) {
 	for _, loop := range loops {
 		group.Go(func() {
 			if err := loop(ctx); err != nil && !errors.Is(err, context.Canceled) {
-				once.Do(func() { n.err = err })
+				once.Do(func() { n.closing.failed = err })
 				n.log.Error("member ends", "error", err)
 				cancel()
 			}
@@ -94,7 +95,7 @@ func (n *Node) Done() <-chan struct{} { return n.done }
 func (n *Node) Err() error {
 	select {
 	case <-n.done:
-		return n.err
+		return n.closing.failed
 	default:
 		return nil
 	}
@@ -113,7 +114,7 @@ func (n *Node) Ready(ctx context.Context) error {
 		}
 		select {
 		case <-n.done:
-			return errors.Join(kv.ErrClosed, n.err)
+			return errors.Join(kv.ErrClosed, n.closing.failed)
 		default:
 		}
 		if kv.CodeOf(err) != kv.Unavailable && !errors.Is(err, kv.ErrOverloaded) {

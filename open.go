@@ -46,7 +46,7 @@ func Open(ctx context.Context, dir string, opts ...Option) (*Node, error) {
 }
 
 func openMember(ctx context.Context, cfg config) (_ *Node, err error) {
-	n := &Node{cfg: cfg, limits: cfg.limits, log: cfg.logger, done: make(chan struct{}), logins: logins{slots: make(chan struct{}, hashParallel())}}
+	n := &Node{cfg: cfg, limits: cfg.limits, log: cfg.logger, done: make(chan struct{}), figures: new(figures), logins: logins{slots: make(chan struct{}, hashParallel())}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(fmt.Errorf("open member in %s: %w", cfg.dir, err), n.Close())
@@ -174,7 +174,7 @@ func (n *Node) openStore(id memberfile.File) error {
 			SnapshotBytes: n.cfg.snapshot, MaxCommandBytes: n.maxCommand(),
 			ReadLease: id.ReadLease,
 		},
-		Logger: n.log,
+		Logger: n.log, Observer: n.figures.observer(),
 	}
 	if n.transport != nil {
 		cfg.Transport = n.transport

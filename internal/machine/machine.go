@@ -234,6 +234,15 @@ func (m *Machine) unlock() {
 	}
 }
 
+// Changes counts the keys put and deleted since New, or since the state was last
+// replaced by a snapshot. Anyone may call it.
+func (m *Machine) Changes() (puts, deletes uint64) {
+	m.swap.RLock()
+	defer m.swap.RUnlock()
+	s := m.store.Stats()
+	return uint64(s.Puts), uint64(s.Deletes)
+}
+
 // header describes the state on the goroutine that applies.
 func (m *Machine) header() kv.Header {
 	return kv.Header{Revision: m.store.Revision(), Time: m.at.now}

@@ -44,6 +44,7 @@ type Store struct {
 // counts are written by the writer and read by anyone.
 type counts struct {
 	keys, versions, live, history, pinned atomic.Int64
+	puts, deletes                         atomic.Int64
 }
 
 // add is for the only writer: cheaper than an atomic addition.
@@ -200,6 +201,8 @@ type Stats struct {
 	// KeyBytes, VersionBytes, TreeBytes, HashBytes and IndexBytes are parts
 	// of MemoryBytes.
 	KeyBytes, VersionBytes, TreeBytes, HashBytes, IndexBytes int64
+	// Puts and Deletes count keys put and deleted since New; they only grow.
+	Puts, Deletes int64
 }
 
 // Stats tells what the store holds.
@@ -217,5 +220,7 @@ func (s *Store) Stats() Stats {
 		TreeBytes:    m.kinds[pageLeaves].Load() + m.kinds[pageInners].Load(),
 		HashBytes:    s.hash.bytes(),
 		IndexBytes:   m.kinds[pageIndex].Load(),
+		Puts:         s.counts.puts.Load(),
+		Deletes:      s.counts.deletes.Load(),
 	}
 }

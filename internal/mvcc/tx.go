@@ -176,6 +176,9 @@ func (t *Tx) write(k keyRecord, r ref, f *fields, tombstone bool) {
 	head, size := versionHead(f, mod, tombstone)
 	if tombstone {
 		add(&s.counts.history, size)
+		add(&s.counts.deletes, 1)
+	} else {
+		add(&s.counts.puts, 1)
 	}
 	var v ref
 	var p unsafe.Pointer
