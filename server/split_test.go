@@ -1,0 +1,95 @@
+package server
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"math/big"
+	"net"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
+)
+
+// identity is a certificate that signs itself, for both sides.
+func identity(t testing.TB, name string) (server, client *tls.Config) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AddCert(leaf)
+	own := []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}
+	return &tls.Config{Certificates: own, ClientCAs: pool, ClientAuth: tls.VerifyClientCertIfGiven},
+		&tls.Config{Certificates: own, RootCAs: pool, ServerName: "127.0.0.1"}
+}
+
+// TestCertificateIsSeen: the handshake that the splitter made is told to gRPC,
+// with the chain that was verified, for whoever asks who calls.
+func TestCertificateIsSeen(t *testing.T) {
+	secure, trusting := identity(t, "alice")
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newSplitter(Config{TLS: withProtocols(secure, Everything)}.withDefaults(), l.Addr())
+	ctx, cancel := context.WithCancel(t.Context())
+	accepting := make(chan error, 1)
+	go func() { accepting <- s.accept(ctx, l) }()
+	names := make(chan string, 1)
+	g := grpc.NewServer(grpc.Creds(splitCredentials{}), grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
+		name := "nobody"
+		if p, ok := peer.FromContext(stream.Context()); ok {
+			if info, ok := p.AuthInfo.(credentials.TLSInfo); ok && len(info.State.VerifiedChains) > 0 {
+				name = info.State.VerifiedChains[0][0].Subject.CommonName
+			}
+		}
+		names <- name
+		return nil
+	}))
+	serving := make(chan error, 1)
+	go func() { serving <- g.Serve(s.grpc) }()
+	none := trusting.Clone()
+	none.Certificates = nil
+	for want, cfg := range map[string]*tls.Config{"alice": trusting, "nobody": none} {
+		conn, err := grpc.NewClient("passthrough:"+l.Addr().String(), grpc.WithTransportCredentials(credentials.NewTLS(cfg)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.Invoke(t.Context(), "/any/Method", nil, nil) // the answer makes no difference
+		_ = conn.Close()
+		if got := <-names; got != want {
+			t.Errorf("seen as %s, want %s", got, want)
+		}
+	}
+	cancel()
+	_ = l.Close()
+	g.Stop()
+	if err := <-accepting; err != nil {
+		t.Error(err)
+	}
+	if err := <-serving; err != nil {
+		t.Error(err)
+	}
+	s.wait()
+}
