@@ -3,6 +3,7 @@ package main
 import (
 	"io"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -52,17 +53,27 @@ type progress struct {
 
 func startProgress(total int64, options ...progressbar.Option) *progress {
 	p := &progress{end: make(chan struct{})}
-	p.group.Go(func() { p.draw(total, options) })
+	// The bar is there from the start, so that the pace that it shows is right,
+	// but nobody sees it.
+	bar := progressbar.NewOptions64(total, append(slices.Clone(options),
+		progressbar.OptionSetWriter(io.Discard), progressbar.OptionSetSpinnerChangeInterval(0))...)
+	_ = bar.RenderBlank() // begins its clock
+	show := func() {
+		for _, option := range options {
+			option(bar)
+		}
+	}
+	p.group.Go(func() { p.draw(bar, total, show) })
 	return p
 }
 
-func (p *progress) draw(total int64, options []progressbar.Option) {
+func (p *progress) draw(bar *progressbar.ProgressBar, total int64, show func()) {
 	select {
 	case <-p.end:
 		return
 	case <-time.After(showAfter):
 	}
-	bar := progressbar.NewOptions64(total, options...)
+	show()
 	defer bar.Finish() // a terminal that is gone is no error of the work
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()

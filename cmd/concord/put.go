@@ -68,7 +68,6 @@ func runPut(ctx context.Context, g *globals, opts putOptions, args []string) err
 	if err != nil {
 		return err
 	}
-	defer g.busy("put")()
 	return g.change(ctx, "put", kv.Txn{Compare: compare, Success: []kv.Op{op}}, g.printPut)
 }
 
@@ -90,7 +89,9 @@ func (g *globals) readValue() ([]byte, error) {
 // its condition does not hold is an error.
 func (g *globals) change(ctx context.Context, verb string, t kv.Txn, print func(kv.TxnResult) error) error {
 	return g.withStore(ctx, func(ctx context.Context, s kv.Store) error {
+		done := g.busy(verb)
 		res, err := s.Txn(ctx, t)
+		done()
 		if err != nil {
 			return err
 		}
