@@ -26,7 +26,7 @@ func (s *authServer) AuthStatus(ctx context.Context, _ *pb.AuthStatusRequest) (*
 	}
 	ctx, err := s.identify(ctx)
 	if err != nil {
-		return nil, err
+		return nil, toStatus(err)
 	}
 	st, err := s.authority.AuthStatus(ctx)
 	if err != nil {
@@ -69,7 +69,7 @@ func (s *authServer) change(ctx context.Context, do func(context.Context, kv.Aut
 	}
 	ctx, err := s.identify(ctx)
 	if err != nil {
-		return nil, err
+		return nil, toStatus(err)
 	}
 	h, err := do(ctx, s.authority)
 	if err != nil {

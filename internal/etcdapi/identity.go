@@ -25,7 +25,7 @@ func (a *API) identify(ctx context.Context) (context.Context, error) {
 	}
 	caller, err := a.caller(ctx)
 	if err != nil {
-		return ctx, toStatus(err)
+		return ctx, err
 	}
 	return kv.WithCaller(ctx, caller), nil
 }
@@ -107,10 +107,10 @@ func (a *API) require(ctx context.Context, need right) (context.Context, error) 
 		return ctx, errUngoverned
 	}
 	ctx, err := a.identify(ctx)
-	if err != nil || a.authority == nil {
-		return ctx, err
+	if err == nil && a.authority != nil {
+		err = a.authority.Authorize(ctx, kv.Right(need-asks))
 	}
-	return ctx, toStatus(a.authority.Authorize(ctx, kv.Right(need-asks)))
+	return ctx, toStatus(err)
 }
 
 // identified is a store that is told who calls, each time it is called: a stream

@@ -92,7 +92,7 @@ func TestIdentify(t *testing.T) {
 		a := &API{authority: d}
 		got, err := a.identify(c.ctx)
 		if c.err != nil {
-			if err == nil || err.Error() != toStatus(c.err).Error() {
+			if !errors.Is(err, c.err) {
 				t.Errorf("%s: %v, want %v", c.name, err, c.err)
 			}
 			continue

@@ -46,10 +46,11 @@ var rights = map[string]right{
 
 	"/etcdserverpb.Watch/Watch": byStore,
 
-	"/etcdserverpb.Lease/LeaseGrant":      byStore,
-	"/etcdserverpb.Lease/LeaseRevoke":     byStore,
+	// The store checks the keys of the lease besides.
+	"/etcdserverpb.Lease/LeaseGrant":      anyUser,
+	"/etcdserverpb.Lease/LeaseRevoke":     anyUser,
 	"/etcdserverpb.Lease/LeaseKeepAlive":  byStore,
-	"/etcdserverpb.Lease/LeaseTimeToLive": byStore,
+	"/etcdserverpb.Lease/LeaseTimeToLive": anyUser,
 	"/etcdserverpb.Lease/LeaseLeases":     byStore,
 
 	"/etcdserverpb.Cluster/MemberAdd":     manageCluster,

@@ -46,29 +46,30 @@ type watchStream struct {
 // watch is one watch of a stream.
 type watch struct {
 	// Set at creation, then read only.
-	id       int64
 	cancel   context.CancelFunc
 	ask      chan struct{} // asks the store for an empty batch
-	started  chan struct{} // closed when the created response is out
+	started  chan struct{} // closed when the creation has been answered
 	now      bool          // from now on: no start revision was given
+	empty    bool          // there is no key in its range
 	fragment bool
 	notify   bool // send progress of its own
 	ext      extensions
 
 	// Guarded by the stream's mu.
+	id      int64
 	created bool
 	// synced: everything up to this revision was sent.
 	synced kv.Revision
-	// asked: an empty batch is due that ask asked for.
-	asked bool
+	// asked counts the empty batches due that ask asked for.
+	asked int
 }
 
 // askProgress asks the store for an empty batch, unless it is asked already and
-// has not looked yet. With the stream's mu.
+// has not looked yet. It may have looked and not answered. With the stream's mu.
 func (w *watch) askProgress() {
 	select {
 	case w.ask <- struct{}{}:
-		w.asked = true
+		w.asked++
 	default:
 	}
 }
@@ -145,23 +146,17 @@ func (ws *watchStream) create(r *pb.WatchCreateRequest) error {
 		r.Key = []byte{0} // the least key, as etcd
 	}
 	if r.StartRevision < 0 {
+		ws.mu.Lock()
+		defer ws.mu.Unlock()
 		ws.refuse(rpctypes.ErrCompacted)
-		return nil
-	}
-	if !x.wanted && len(r.RangeEnd) > 0 && !kv.FromKey(r.RangeEnd) && bytes.Compare(r.Key, r.RangeEnd) >= 0 {
-		ws.refuse(errEmptyRange)
 		return nil
 	}
 	ctx, cancel := context.WithCancel(ws.ctx)
 	w := &watch{
 		id: r.WatchId, cancel: cancel, now: r.StartRevision == 0,
+		empty:    !x.wanted && len(r.RangeEnd) > 0 && !kv.FromKey(r.RangeEnd) && bytes.Compare(r.Key, r.RangeEnd) >= 0,
 		fragment: r.Fragment, notify: r.ProgressNotify, ext: x,
 		ask: make(chan struct{}, 1), started: make(chan struct{}),
-	}
-	if !ws.add(w) {
-		cancel()
-		ws.refuse(errDuplicate)
-		return nil
 	}
 	go ws.run(ctx, w, ws.request(r, w))
 	select {
@@ -191,10 +186,14 @@ func (ws *watchStream) request(r *pb.WatchCreateRequest, w *watch) kv.WatchReque
 	return req
 }
 
-// add gives w an id, unless it brought one, and reports whether that is free.
-func (ws *watchStream) add(w *watch) bool {
-	ws.mu.Lock()
-	defer ws.mu.Unlock()
+// admit gives w an id, unless it brought one, or refuses it. That comes after the
+// store has let it in: who may not watch learns nothing else. With mu.
+func (ws *watchStream) admit(w *watch) bool {
+	if w.empty {
+		close(w.started)
+		ws.refuse(errEmptyRange)
+		return false
+	}
 	if w.id == 0 {
 		for ws.watches[ws.nextID] != nil {
 			ws.nextID++
@@ -203,6 +202,8 @@ func (ws *watchStream) add(w *watch) bool {
 		ws.nextID++
 	}
 	if ws.watches[w.id] != nil || w.id == invalidWatch {
+		close(w.started)
+		ws.refuse(errDuplicate)
 		return false
 	}
 	ws.watches[w.id] = w
@@ -235,10 +236,10 @@ func (ws *watchStream) run(ctx context.Context, w *watch, req kv.WatchRequest) {
 func (ws *watchStream) deliver(w *watch, b kv.WatchBatch) bool {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
-	if !ws.stands(w) {
+	switch {
+	case ws.closed, w.created && !ws.stands(w), !w.created && !ws.admit(w):
 		return false
-	}
-	if !w.created {
+	case !w.created:
 		ws.announce(w, b.Revision)
 		w.synced = b.Revision
 		if len(b.Events) == 0 {
@@ -248,10 +249,11 @@ func (ws *watchStream) deliver(w *watch, b kv.WatchBatch) bool {
 	}
 	if len(b.Events) == 0 {
 		w.synced = max(w.synced, b.Revision)
-		if w.notify && !w.asked {
+		if w.asked > 0 {
+			w.asked--
+		} else if w.notify {
 			ws.send(&pb.WatchResponse{Header: ws.header(b.Revision, w.ext), WatchId: w.id})
 		}
-		w.asked = false
 		ws.finishProgress()
 		return true
 	}
@@ -302,18 +304,24 @@ func (ws *watchStream) fail(w *watch, err error) {
 	}
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
-	if !ws.stands(w) {
-		return
-	}
 	now := ws.api.now().Revision
-	switch {
+	switch code := kv.CodeOf(err); {
+	case ws.closed, w.created && !ws.stands(w):
+		return
 	case w.created:
+		ws.drop(w)
 	case w.ext.wanted: // a client of Concord learns first that there is no watch
 		close(w.started)
+	case code == kv.PermissionDenied || code == kv.Unauthenticated:
+		close(w.started)
+		ws.refuse(toStatus(err))
+		return
+	case !ws.admit(w):
+		return
 	default:
 		ws.announce(w, now)
+		ws.drop(w)
 	}
-	ws.drop(w)
 	r := &pb.WatchResponse{Header: ws.header(now, w.ext), WatchId: w.id, Canceled: true}
 	var compacted *kv.CompactedError
 	if errors.As(err, &compacted) {
@@ -338,10 +346,8 @@ func (ws *watchStream) drop(w *watch) {
 	ws.finishProgress()
 }
 
-// refuse answers a creation that made no watch.
+// refuse answers a creation that made no watch. With mu.
 func (ws *watchStream) refuse(reason error) {
-	ws.mu.Lock()
-	defer ws.mu.Unlock()
 	ws.send(&pb.WatchResponse{
 		Header:  ws.header(ws.api.now().Revision, extensions{}),
 		WatchId: invalidWatch, Created: true, Canceled: true, CancelReason: reason.Error(),
