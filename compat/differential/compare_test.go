@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc/status"
@@ -67,6 +68,12 @@ func scrub(m proto.Message) {
 		m.DbSize, m.DbSizeInUse = min(m.DbSize, 1), min(m.DbSizeInUse, 1)
 		m.RaftIndex, m.RaftAppliedIndex, m.RaftTerm = min(m.RaftIndex, 1), min(m.RaftAppliedIndex, 1), min(m.RaftTerm, 1)
 		m.Leader, m.DbSizeQuota = min(m.Leader, 1), 0
+		for i, text := range m.Errors { // protobuf's text has spaces at random
+			m.Errors[i] = strings.Join(strings.Fields(text), " ")
+		}
+		slices.Sort(m.Errors)
+	case *pb.AlarmResponse:
+		slices.SortFunc(m.Alarms, func(a, b *pb.AlarmMember) int { return cmp.Compare(a.Alarm, b.Alarm) })
 	case *pb.Member:
 		m.ID = min(m.ID, 1)
 	}
@@ -79,15 +86,20 @@ func scrubHeaders(m protoreflect.Message) {
 		h.ClusterId, h.MemberId, h.RaftTerm = min(h.ClusterId, 1), min(h.MemberId, 1), min(h.RaftTerm, 1)
 		return
 	}
+	eachMessage(m, scrubHeaders)
+}
+
+// eachMessage visits the messages in the fields of m.
+func eachMessage(m protoreflect.Message, visit func(protoreflect.Message)) {
 	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
 		switch {
 		case f.Message() == nil || f.IsMap():
 		case f.IsList():
 			for i := range v.List().Len() {
-				scrubHeaders(v.List().Get(i).Message())
+				visit(v.List().Get(i).Message())
 			}
 		default:
-			scrubHeaders(v.Message())
+			visit(v.Message())
 		}
 		return true
 	})

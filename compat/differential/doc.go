@@ -23,6 +23,7 @@
 // no order, where etcd loses keys; negative revisions in a transaction, which
 // are compacted ones for etcd and the latest elsewhere and for Concord; sorts of
 // more than twelve keys with equal sort values, which etcd leaves in any order; anything
+// the first compaction of revision 0, which etcd takes and then refuses; anything
 // on a stream on which a watch was cancelled because of a compaction, since etcd
 // keeps that watch's id and reports no progress there any more.
 package differential

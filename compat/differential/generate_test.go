@@ -289,5 +289,8 @@ func (g *generator) compaction() *pb.CompactionRequest {
 	case 2:
 		c.Revision = g.revision
 	}
+	if c.Revision == 0 && g.compacted == 0 {
+		c.Revision = 1 // etcd takes revision 0 once, which has no effect
+	}
 	return c
 }
