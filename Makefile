@@ -69,9 +69,9 @@ NETWORK ?= -members 1 -clients 1,100,1000 -ops put,get -rounds 5
 bench-network: build ## servers beside etcd's, with etcd's Go client (downloads etcd)
 	go -C bench run ./network -concord "$(CURDIR)/bin/concord" $(NETWORK)
 
-.PHONY: compat compat-differential compat-etcdctl compat-clientv3 compat-migrate
+.PHONY: compat compat-differential compat-etcdctl compat-clientv3 compat-migrate compat-shim
 
-compat: compat-differential compat-etcdctl compat-clientv3 compat-migrate ## etcd's clients and answers beside ours (downloads etcd); see docs/COMPATIBILITY.md
+compat: compat-differential compat-etcdctl compat-clientv3 compat-migrate compat-shim ## etcd's clients and answers beside ours (downloads etcd); see docs/COMPATIBILITY.md
 
 compat-differential: ## OPERATIONS (60000) random ones on etcd and Concord, and every error, by SEED
 	go -C compat test ./differential -count=1 -v -timeout 60m -args -operations $(OPERATIONS) -seed $(SEED)
@@ -84,6 +84,9 @@ compat-clientv3: ## etcd's Go client with concurrency, leasing, mirror, namespac
 
 compat-migrate: ## 100,000 keys from Concord to etcd by etcdutl, and from etcd to Concord by concord import
 	go -C compat test ./migrate -count=1 -v -timeout 30m
+
+compat-shim: ## the program under the name etcd, by etcd's command lines, with and without TLS
+	go -C compat test ./shim -count=1 -timeout 15m
 
 ci: ## what is run for every change; under 30 minutes on two cores
 	.ci/run
