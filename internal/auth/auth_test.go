@@ -72,6 +72,36 @@ func TestRangesAddUp(t *testing.T) {
 	}
 }
 
+// A permission for the same range replaces the first one with its key, and no
+// other: so etcd has it, and what stands beside it still counts.
+func TestGrantReplaces(t *testing.T) {
+	tables := with(t, New(), Change{Op: AddRole, Role: "r"})
+	for _, c := range []struct {
+		p    kv.Permission
+		want string
+	}{
+		{permission(kv.ReadWriteAccess, "a", "b"), "[readwrite a..b]"},
+		{permission(kv.ReadAccess, "a", "b"), "[read a..b]"},
+		{permission(kv.ReadWriteAccess, "a", "c"), "[read a..b readwrite a..c]"},
+		{permission(kv.ReadAccess, "a", "c"), "[read a..b readwrite a..c read a..c]"},
+		{permission(kv.WriteAccess, "a", "b"), "[write a..b readwrite a..c read a..c]"},
+	} {
+		tables = with(t, tables, Change{Op: GrantPermission, Role: "r", Permission: c.p})
+		r, _ := tables.Role("r")
+		var got []string
+		for _, p := range r.Permissions {
+			got = append(got, fmt.Sprintf("%v %s..%s", p.Access, p.Key, p.End))
+		}
+		if fmt.Sprint(got) != c.want {
+			t.Errorf("after %v: %v, want %s", c.p, got, c.want)
+		}
+	}
+	tables = with(t, tables, Change{Op: RevokePermission, Role: "r", Permission: permission(kv.WriteAccess, "a", "c")})
+	if r, _ := tables.Role("r"); len(r.Permissions) != 1 {
+		t.Errorf("after the range was revoked: %v", r.Permissions)
+	}
+}
+
 func TestBoundsOfNames(t *testing.T) {
 	long := strings.Repeat("n", kv.MaxAuthName+1)
 	for _, c := range []Change{

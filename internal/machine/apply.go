@@ -137,11 +137,8 @@ func (m *Machine) hasLease(id kv.LeaseID) bool {
 // checkPut finds out what would keep a put from being made. Limits were checked
 // before, but those of the store are asserted: past them it would panic.
 func (m *Machine) checkPut(r reader, op *kv.Op) error {
-	switch n := len(op.Key); {
-	case n == 0:
-		return kv.ErrEmptyKey
-	case n > maxKey:
-		return kv.ErrKeyTooLarge
+	if err := checkKey(op.Key); err != nil {
+		return err
 	}
 	if op.Lease != 0 && !m.hasLease(op.Lease) {
 		return kv.ErrLeaseNotFound
@@ -150,6 +147,16 @@ func (m *Machine) checkPut(r reader, op *kv.Op) error {
 		if _, ok := r.Get(op.Key); !ok {
 			return kv.ErrKeyNotFound
 		}
+	}
+	return nil
+}
+
+func checkKey(key []byte) error {
+	switch n := len(key); {
+	case n == 0:
+		return kv.ErrEmptyKey
+	case n > maxKey:
+		return kv.ErrKeyTooLarge
 	}
 	return nil
 }

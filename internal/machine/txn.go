@@ -140,6 +140,10 @@ func (p *plan) check(t *kv.Txn) error {
 		switch op := &ops[i]; op.Kind {
 		case kv.OpPut:
 			err = p.put(p.reader, op)
+		case kv.OpDelete:
+			if len(op.End) == 0 {
+				err = checkKey(op.Key)
+			}
 		case kv.OpRange:
 			err = p.checkRevision(op.Range.Revision)
 		case kv.OpTxn:
