@@ -90,7 +90,10 @@ func (g *globals) leaseCall(ctx context.Context, do func(context.Context, kv.Sto
 
 func (g *globals) printLease(res kv.LeaseResult, text string) error {
 	if g.output == "json" {
-		out := map[string]any{"id": res.ID.String(), "ttl_ms": res.TTL.Milliseconds()}
+		out := map[string]any{"id": res.ID.String()}
+		if res.TTL > 0 {
+			out["ttl_ms"] = res.TTL.Milliseconds()
+		}
 		if res.Left > 0 {
 			out["left_ms"] = res.Left.Milliseconds()
 		}

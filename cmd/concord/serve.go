@@ -29,7 +29,7 @@ type serveSettings struct {
 	Name            string        `set:"name" usage:"this member's name among --peers"`
 	DataDir         string        `set:"data-dir" usage:"directory of this member alone (default ./data/dev/NAME or /var/lib/concord/NAME)"`
 	ClientAddr      string        `set:"client-addr" usage:"address that clients connect to"`
-	PeerAddr        string        `set:"peer-addr" usage:"address that other members connect to (default: the one in --peers)"`
+	PeerAddr        string        `set:"peer-addr" usage:"address to listen on for other members (default: the one of this member in --peers, which is where they connect)"`
 	Peers           []string      `set:"peers" usage:"all founding members as NAME=HOST:PORT, this one too; none means a single member"`
 	Insecure        bool          `set:"insecure" usage:"listen on other addresses than loopback without authentication"`
 	Rejoin          bool          `set:"rejoin" usage:"set a damaged data directory aside and join again as a new member"`

@@ -7,11 +7,14 @@ import (
 	"io/fs"
 	"math"
 	"net"
+	"reflect"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"github.com/concord-kv/concord/kv"
@@ -217,6 +220,35 @@ func TestCheckEnv(t *testing.T) {
 		err := checkEnv([]string{"A=b", variable}, known)
 		if err == nil || exitCode(err) != exitUsage || !strings.Contains(hintFor(err), hint) {
 			t.Errorf("%s: %v with hint %q, want %q", variable, err, hintFor(err), hint)
+		}
+	}
+}
+
+// What other commands read from the environment is no wrong setting of serve.
+func TestCheckEnvKnowsOtherCommands(t *testing.T) {
+	named := regexp.MustCompile(`CONCORD_[A-Z_]+`)
+	found := map[string]bool{}
+	var visit func(cmd *cobra.Command)
+	visit = func(cmd *cobra.Command) {
+		cmd.Flags().VisitAll(func(f *pflag.Flag) {
+			for _, name := range named.FindAllString(f.Usage, -1) {
+				found[name] = true
+			}
+		})
+		for _, sub := range cmd.Commands() {
+			visit(sub)
+		}
+	}
+	visit(newRootCommand(stdio{}))
+	if len(found) < 4 {
+		t.Fatalf("only %v are named in the help", found)
+	}
+	settings := map[string]bool{}
+	defaults := defaultServeSettings()
+	eachSetting(&defaults, func(name, _ string, _ reflect.Value) { settings[name] = true })
+	for name := range found {
+		if err := checkEnv([]string{name + "=x"}, settings); err != nil {
+			t.Error(err)
 		}
 	}
 }
