@@ -43,11 +43,7 @@ func countUnary(m grpc.MethodDesc, c *telemetry.Call) grpc.MethodDesc {
 	handle := m.Handler
 	m.Handler = func(srv any, ctx context.Context, decode func(any) error, by grpc.UnaryServerInterceptor) (any, error) {
 		c.Begin()
-		c.Received()
 		resp, err := handle(srv, ctx, decode, by)
-		if err == nil {
-			c.Sent()
-		}
 		c.End(codeOf(err))
 		return resp, err
 	}
@@ -110,11 +106,13 @@ func (s countedStream) RecvMsg(m any) error {
 	return err
 }
 
-// newMetrics makes the figures of a server and its member.
-func newMetrics(cluster kv.Cluster, quota int64, checked *healthCounts) *telemetry.Metrics {
+// newMetrics makes the figures of a member.
+func newMetrics(cluster kv.Cluster, quota int64) *telemetry.Metrics {
 	m := telemetry.New()
 	m.Add(statusFigures(cluster, quota))
-	m.Add(checked.figures)
+	if measured, ok := cluster.(kv.Measured); ok {
+		m.Add(memberFigures(measured))
+	}
 	return m
 }
 
@@ -140,6 +138,17 @@ func (c *healthCounts) figures(yield func(telemetry.Figure)) {
 	}
 }
 
+// figures are of connections.
+func (s *splitter) figures(yield func(telemetry.Figure)) {
+	for _, f := range []telemetry.Figure{
+		{Name: "concord_connections", Help: "Client connections that are open.", Kind: telemetry.Level, Value: float64(s.open.Load())},
+		{Name: "etcd_network_client_grpc_received_bytes_total", Help: "The total number of bytes received from grpc clients.", Value: float64(s.traffic.received.Load())},
+		{Name: "etcd_network_client_grpc_sent_bytes_total", Help: "The total number of bytes sent to grpc clients.", Value: float64(s.traffic.sent.Load())},
+	} {
+		yield(f)
+	}
+}
+
 // statusFigures are what a member's status says, under the names of etcd's
 // metrics, and those of Concord's own where etcd has none.
 func statusFigures(cluster kv.Cluster, quota int64) func(yield func(telemetry.Figure)) {
@@ -155,6 +164,7 @@ func statusFigures(cluster kv.Cluster, quota int64) func(yield func(telemetry.Fi
 		for _, f := range []telemetry.Figure{
 			{Name: "concord_term", Help: "The Raft term that this member is in.", Value: float64(st.Term)},
 			{Name: "concord_live_bytes", Help: "Bytes of the keys and values that exist.", Value: float64(st.LiveBytes)},
+			{Name: "concord_history_bytes", Help: "Bytes of versions that were replaced or deleted and can still be read.", Value: float64(st.HistoryBytes)},
 			{Name: "concord_memory_bytes", Help: "Bytes that the state and its history take outside of the Go heap.", Value: float64(st.MemoryBytes)},
 			{Name: "concord_cluster_time_seconds", Help: "Cluster time, which stands still while there is no leader.", Value: float64(st.Time) / 1000},
 			{Name: "concord_info", Help: "1, with the version as a label.", Labels: []string{"version", st.Version}, Value: 1},

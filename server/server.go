@@ -174,7 +174,9 @@ func New(store kv.Store, cluster kv.Cluster, cfg Config) (_ *Server, err error) 
 		MinLeaseTTL: cfg.MinLeaseTTL, Progress: cfg.WatchProgress, ClientScheme: s.scheme(), PeerScheme: peerScheme(cluster),
 		Tokens: tokens,
 	})
-	s.metrics = newMetrics(cluster, cfg.Quota, &s.checked)
+	s.metrics = newMetrics(cluster, cfg.Quota)
+	s.metrics.Add(s.checked.figures)
+	s.metrics.Add(s.split.figures)
 	s.ending, s.end = context.WithCancel(context.Background())
 	s.grpc = s.newGRPC()
 	if open := etcdapi.Ungoverned(s.grpc.GetServiceInfo()); len(open) > 0 {

@@ -24,8 +24,12 @@ type splitter struct {
 	cfg        Config
 	grpc, http *connQueue
 	open       atomic.Int64
+	traffic    traffic
 	sorting    sync.WaitGroup
 }
+
+// traffic counts bytes on gRPC connections, those of TLS not counted.
+type traffic struct{ received, sent atomic.Uint64 }
 
 func newSplitter(cfg Config, addr net.Addr) *splitter {
 	return &splitter{cfg: cfg, grpc: newConnQueue(addr), http: newConnQueue(addr)}
@@ -105,6 +109,7 @@ func (s *splitter) sort(ctx context.Context, c *conn, cfg *tls.Config) error {
 		return err
 	}
 	if grpc {
+		c.traffic = &s.traffic
 		return s.grpc.put(ctx, c)
 	}
 	return s.http.put(ctx, c)
@@ -122,16 +127,32 @@ type conn struct {
 	what   Serving
 	once   sync.Once
 	closed func()
+	// traffic counts its bytes; nil for HTTP/1. It is set before the first
+	// use by more than the sorter.
+	traffic *traffic
 }
 
 // Read reads what was read ahead, then the connection.
 func (c *conn) Read(p []byte) (int, error) {
 	if len(c.first) == 0 {
-		return c.Conn.Read(p)
+		n, err := c.Conn.Read(p)
+		if c.traffic != nil {
+			c.traffic.received.Add(uint64(n))
+		}
+		return n, err
 	}
 	n := copy(p, c.first)
 	c.first = c.first[n:]
 	return n, nil
+}
+
+// Write writes to the connection.
+func (c *conn) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	if c.traffic != nil {
+		c.traffic.sent.Add(uint64(n))
+	}
+	return n, err
 }
 
 // Close closes the connection and gives its place free.
