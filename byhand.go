@@ -2,10 +2,12 @@ package concord
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
 	"github.com/concord-kv/concord/internal/memberfile"
+	"github.com/concord-kv/concord/internal/transport"
 	"github.com/concord-kv/concord/kv"
 )
 
@@ -22,10 +24,36 @@ type hands struct {
 func Group(name string) Option { return func(c *config) { c.hands.group = name } }
 
 // ByHand leaves the membership to people. The member does not join a cluster
-// that the others have founded without it, does not make itself a voter, and once
+// that the others have founded without it, does not make itself a voter, ends
+// when it has been removed, and once
 // it has the member list it goes by the addresses there, not by those of
 // [Peers].
 func ByHand() Option { return func(c *config) { c.hands.byHand = true } }
+
+// errRemoved ends a member that is none any more.
+var errRemoved = kv.Errorf(kv.FailedPrecondition, "this member was permanently removed from the cluster; its directory is of no use any more: to come back, add it as a new member with an empty one")
+
+// endWhenRemoved ends a member that people run when they have removed it, as
+// etcd's do. Whoever is removed may not hear it by the log, but is turned away
+// by the others.
+func (n *Node) endWhenRemoved(ctx context.Context) error {
+	for n.cfg.hands.byHand {
+		if n.machine.Removed(n.id) {
+			return errRemoved
+		}
+		for _, p := range n.transport.Peers() {
+			if refused := (*transport.RefusedError)(nil); errors.As(p.Err, &refused) && refused.Reason == transport.Removed {
+				return errRemoved
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(n.cfg.election):
+		}
+	}
+	return nil
+}
 
 // Reserved makes a new member the one that AddMember has added for its peer
 // address in [Peers], under the id that it got there. It asks the others of the

@@ -2,6 +2,7 @@ package concord
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -119,6 +120,38 @@ func TestReservedNeedsOthers(t *testing.T) {
 	defer l.Close()
 	_, err = Open(t.Context(), t.TempDir(), Reserved(), PeerListener(l), Peers("", map[string]string{"n1": l.Addr().String()}))
 	if kv.CodeOf(err) != kv.InvalidArgument {
+		t.Error(err)
+	}
+}
+
+// TestEndsWhenRemoved: at once, or when it comes back.
+func TestEndsWhenRemoved(t *testing.T) {
+	c := newTestCluster(t, 4, ByHand())
+	c.openAll()
+	c.close(3)
+	for _, i := range []int{3, 2} { // the one that is down first, which endangers nobody
+		var id kv.MemberID
+		for _, m := range c.nodes[0].machine.Members() {
+			if m.Name == c.name(i) {
+				id = m.ID
+			}
+		}
+		if err := c.nodes[0].RemoveMember(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.start(3)
+	for _, i := range []int{2, 3} {
+		select {
+		case <-c.nodes[i].Done():
+			if err := c.nodes[i].Err(); !errors.Is(err, errRemoved) {
+				t.Errorf("%s ended with %v", c.name(i), err)
+			}
+		case <-time.After(30 * time.Second):
+			t.Errorf("%s goes on", c.name(i))
+		}
+	}
+	if _, err := c.nodes[0].Put(t.Context(), "a", "1"); err != nil {
 		t.Error(err)
 	}
 }

@@ -87,7 +87,7 @@ func openMember(ctx context.Context, cfg config) (_ *Node, err error) {
 		}
 		n.meet(others)
 		peers.serve(n)
-		loops = append(loops, n.tendPeers, n.introduce(id))
+		loops = append(loops, n.tendPeers, n.introduce(id), n.endWhenRemoved)
 	}
 	n.start(loops...)
 	return n, nil

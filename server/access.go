@@ -24,6 +24,9 @@ type HTTPConfig struct {
 	NoGateway bool
 	// NoMetrics leaves /metrics and /debug/vars out.
 	NoMetrics bool
+	// Profiles adds /debug/pprof/, for those who may read telemetry: etcd's
+	// --enable-pprof.
+	Profiles bool
 }
 
 // access is what a request meets first. As in etcd's server/embed/serve.go it

@@ -198,6 +198,9 @@ func (s *Server) newHTTPServer(store kv.Store, cluster kv.Cluster) *http.Server 
 		pages.open("/metrics", get(s.metrics.ServeHTTP))
 		pages.guarded("/debug/vars", kv.ReadTelemetry, get(serveVars))
 	}
+	if s.cfg.HTTP.Profiles {
+		addProfiles(pages)
+	}
 	if s.gateway != nil {
 		pages.byMethod(gatewayPath, s.gateway)
 	}

@@ -37,7 +37,7 @@ func TestListeners(t *testing.T) {
 	plain, both, calls, pages, health := tcp(), tcp(), tcp(), tcp(), tcp()
 	cluster := new(lone)
 	cluster.leader.Store(1)
-	start(t, kvtest.NewModel(kv.Limits{}), cluster, server.Config{Addrs: []string{}, TLS: secure, Listeners: []net.Listener{
+	start(t, kvtest.NewModel(kv.Limits{}), cluster, server.Config{Addrs: []string{}, TLS: secure, HTTP: server.HTTPConfig{Profiles: true}, Listeners: []net.Listener{
 		both, server.Listen(plain, nil, server.Everything), server.Listen(calls, secure, server.OnlyGRPC),
 		server.Listen(pages, nil, server.OnlyHTTP), server.Listen(health, secure, server.OnlyHealth),
 		server.Listen(socket, nil, server.Everything),
@@ -71,8 +71,13 @@ func TestListeners(t *testing.T) {
 		if status := page(web, scheme+c.target+"/health"); (status == 200) != c.http {
 			t.Errorf("%s: /health is %d", name, status)
 		}
-		if status := page(web, scheme+c.target+"/version"); c.http && status != c.restOfPages {
-			t.Errorf("%s: /version is %d", name, status)
+		for _, path := range []string{"/version", "/debug/pprof/", "/debug/pprof/goroutine", "/debug/pprof/symbol"} {
+			if status := page(web, scheme+c.target+path); c.http && status != c.restOfPages {
+				t.Errorf("%s: %s is %d", name, path, status)
+			}
+		}
+		if status := page(web, scheme+c.target+"/debug/pprof/cmdline"); c.http && status != 404 {
+			t.Errorf("%s: the command line is %d", name, status)
 		}
 	}
 }

@@ -77,6 +77,7 @@ func (v etcdValues) serverConfig(log *slog.Logger) server.Config {
 		Auth:          server.AuthConfig{Token: v.text("auth-token"), TTL: time.Duration(v.number("auth-token-ttl")) * time.Second},
 		HTTP: server.HTTPConfig{
 			Origins: v.list("cors"), Hosts: v.list("host-whitelist"), NoGateway: !v.on("enable-grpc-gateway"),
+			Profiles: v.on("enable-pprof"),
 		},
 		KeepAlive: server.KeepAliveConfig{
 			MinTime: v.duration("grpc-keepalive-min-time"), Interval: interval,

@@ -146,7 +146,7 @@ var etcdFlags = []etcdFlag{
 	{name: "bcrypt-cost", def: "10", kind: numberFlag, ignored: "passwords are hashed with argon2id"},
 
 	// What can be seen of it.
-	{name: "enable-pprof", def: "false", kind: boolFlag, ignored: "profiles are not served on the client port"},
+	{name: "enable-pprof", def: "false", kind: boolFlag, use: "serve /debug/pprof/ on the client port"},
 	{name: "metrics", def: "basic", ignored: "there is one set of metrics"},
 	{name: "listen-metrics-urls", kind: urlsFlag, use: "where to listen for /metrics and /health alone"},
 	{name: "logger", def: "zap", ignored: "there is one logger"},
