@@ -145,25 +145,25 @@ func TestQueueIsBoundedInBytes(t *testing.T) {
 	for received.Load() != sent+1 {
 		<-time.After(time.Millisecond)
 	}
+	for a.Peers()[0].Queued[Append] != 0 { // what has arrived may not count as written yet
+		<-time.After(time.Millisecond)
+	}
 	if !a.Send(2, Append, make([]byte, 2<<20)) {
 		t.Error("a message over QueueBytes must fit in an empty queue")
 	}
 }
 
 func TestPeerDownComesAtOnceAndOnce(t *testing.T) {
-	a, b := pair(t, loopback{}, nil)
+	patient := func(c *Config, _ *recorder) { c.PeerTimeout = time.Hour } // so that silence tells nothing
+	a, b := pair(t, loopback{}, patient)
 	for range 10 {
-		began := time.Now()
 		b.stop() // closes its connections, as the kernel does for a dead process
-		d := a.want(t, false, 2).at.Sub(began)
-		if d > time.Second {
-			t.Errorf("told of the loss only after %v", d)
-		}
+		a.want(t, false, 2)
 		for len(*a.peers.Load()) != 1 || a.inbounds() != 0 {
 			<-time.After(time.Millisecond)
 		}
 		a.none(t)
-		b = start(t, loopback{}, 2, nil)
+		b = start(t, loopback{}, 2, patient)
 		b.SetPeer(1, a.addr)
 		a.SetPeer(2, b.addr)
 		a.want(t, true, 2)
