@@ -9,6 +9,7 @@ import (
 	"math"
 	"net/url"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -178,7 +179,9 @@ func (v etcdValues) clientTLS(log *slog.Logger) (*tls.Config, error) {
 	return source.Server("h2", "http/1.1")
 }
 
-func (v etcdValues) makeCertificate(f *certs.Files, use string, flags ...string) error {
+// makeCertificate fills f with a certificate of the member's own, for the hosts
+// in the URLs of flags, kept below its data directory.
+func (v etcdValues) makeCertificate(f *certs.Files, use string, flags ...string) (err error) {
 	var hosts []string
 	for _, name := range flags {
 		for _, u := range v.urls(name) {
@@ -189,7 +192,8 @@ func (v etcdValues) makeCertificate(f *certs.Files, use string, flags ...string)
 	if years <= 0 {
 		return usagef("selfSignedCertValidity is invalid,it should be greater than 0")
 	}
-	return makeCertificate(f, v.text("data-dir"), use, hosts, time.Duration(years)*365*24*time.Hour)
+	f.Cert, f.Key, err = certs.SelfSigned(filepath.Join(v.text("data-dir"), "fixtures", use), hosts, time.Duration(years)*365*24*time.Hour)
+	return err
 }
 
 // peerTLS is the option for members that speak TLS with each other; nil when

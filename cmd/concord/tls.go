@@ -4,9 +4,7 @@ import (
 	"crypto/tls"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"slices"
-	"time"
 
 	"github.com/spf13/pflag"
 
@@ -122,11 +120,4 @@ func (c *clientTLS) set(cfg *client.Config) error {
 	cfg.TLS = source.Client()
 	cfg.TLS.ServerName = c.serverName
 	return nil
-}
-
-// makeCertificate fills f with a certificate of the member's own, kept below
-// its data directory.
-func makeCertificate(f *certs.Files, dataDir, use string, hosts []string, validity time.Duration) (err error) {
-	f.Cert, f.Key, err = certs.SelfSigned(filepath.Join(dataDir, "fixtures", use), hosts, validity)
-	return err
 }

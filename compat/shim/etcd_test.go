@@ -55,17 +55,15 @@ func reserve(t *testing.T, scheme string) string {
 
 // member is one process that can be ended and started again.
 type member struct {
-	t              *testing.T
-	program        string
-	dir            string
-	client, peer   string // URLs
-	name           string
-	env, args      []string
-	process        *exec.Cmd
-	ended          chan error
-	log            lines
-	notInTheFlags  []string
-	clusterPrinted string
+	t            *testing.T
+	program      string
+	dir          string
+	client, peer string // URLs
+	name         string
+	env, args    []string
+	process      *exec.Cmd
+	ended        chan error
+	log          lines
 }
 
 // lines keeps what a process logs.
