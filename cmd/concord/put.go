@@ -35,18 +35,10 @@ func newPutCommand(g *globals) *cobra.Command {
 	flags.BoolVar(&opts.prev, "prev", false, "print the value that was replaced")
 	flags.BoolVar(&opts.ifAbsent, "if-absent", false, "only when the key does not exist")
 	flags.Var(&opts.ifRev, "if-rev", "only when the key's last change was at this revision; 0 means that it does not exist")
-	g.addClientFlags(flags)
-	g.addOutputFlag(flags, "value", "value, json")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return runPut(cmd.Context(), g, opts, args)
-	}
-	return cmd
+	return g.withAnswer(cmd, func(ctx context.Context, args []string) error { return runPut(ctx, g, opts, args) })
 }
 
 func runPut(ctx context.Context, g *globals, opts putOptions, args []string) error {
-	if err := g.checkOutput("value", "json"); err != nil {
-		return err
-	}
 	op := kv.Op{Kind: kv.OpPut, Key: []byte(args[0]), TTL: time.Duration(opts.ttl), PrevKV: opts.prev}
 	if len(args) == 2 && args[1] != "-" {
 		op.Value = []byte(args[1])
@@ -152,18 +144,10 @@ func newDelCommand(g *globals) *cobra.Command {
 	flags.BoolVar(&opts.fromKey, "from-key", false, "all keys from KEY on")
 	flags.BoolVar(&opts.prev, "prev", false, "print what was deleted")
 	flags.Var(&opts.ifRev, "if-rev", "only when the last change to KEY was at this revision")
-	g.addClientFlags(flags)
-	g.addOutputFlag(flags, "value", "value, json")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return runDel(cmd.Context(), g, opts, args)
-	}
-	return cmd
+	return g.withAnswer(cmd, func(ctx context.Context, args []string) error { return runDel(ctx, g, opts, args) })
 }
 
 func runDel(ctx context.Context, g *globals, opts delOptions, args []string) error {
-	if err := g.checkOutput("value", "json"); err != nil {
-		return err
-	}
 	op := kv.Op{Kind: kv.OpDelete, Key: []byte(args[0]), PrevKV: opts.prev}
 	if len(args) == 2 {
 		op.End = []byte(args[1])

@@ -126,6 +126,20 @@ func (g *globals) addOutputFlag(flags *pflag.FlagSet, standard string, formats .
 	flags.StringVarP(&g.output, "output", "o", standard, "output format: "+strings.Join(formats, ", "))
 }
 
+// withAnswer makes cmd one that asks a member and prints its answer in short or
+// as JSON.
+func (g *globals) withAnswer(cmd *cobra.Command, run func(ctx context.Context, args []string) error) *cobra.Command {
+	g.addClientFlags(cmd.Flags())
+	g.addOutputFlag(cmd.Flags(), "value", "value, json")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := g.checkOutput("value", "json"); err != nil {
+			return err
+		}
+		return run(cmd.Context(), args)
+	}
+	return cmd
+}
+
 // checkOutput refuses a format that the command does not have.
 func (g *globals) checkOutput(formats ...string) error {
 	for _, f := range formats {

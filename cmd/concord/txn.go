@@ -35,18 +35,10 @@ func newTxnCommand(g *globals) *cobra.Command {
 		Use: "txn [FILE]", Short: "Compare, then change several keys at one revision",
 		Long: txnHelp, Args: cobra.MaximumNArgs(1),
 	}
-	g.addClientFlags(cmd.Flags())
-	g.addOutputFlag(cmd.Flags(), "value", "value, json")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return runTxn(cmd.Context(), g, args)
-	}
-	return cmd
+	return g.withAnswer(cmd, func(ctx context.Context, args []string) error { return runTxn(ctx, g, args) })
 }
 
 func runTxn(ctx context.Context, g *globals, args []string) error {
-	if err := g.checkOutput("value", "json"); err != nil {
-		return err
-	}
 	in := g.std.in
 	if len(args) == 1 && args[0] != "-" {
 		f, err := os.Open(args[0])
