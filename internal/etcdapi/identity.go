@@ -1,6 +1,7 @@
 package etcdapi
 
 import (
+	"cmp"
 	"context"
 	"iter"
 	"strings"
@@ -134,8 +135,9 @@ func (s identified) Range(ctx context.Context, r kv.Range) (kv.RangeResult, erro
 // Txn implements [kv.KV].
 func (s identified) Txn(ctx context.Context, t kv.Txn) (kv.TxnResult, error) {
 	ctx, err := s.api.identify(ctx)
-	if err != nil {
-		return kv.TxnResult{}, err
+	if err != nil { // as etcd, first what is wrong whoever asks
+		_, wrong := s.api.opts.Limits.CheckTxn(&t)
+		return kv.TxnResult{}, cmp.Or(wrong, err)
 	}
 	return s.store.Txn(ctx, t)
 }
