@@ -43,6 +43,8 @@ type authRunner struct {
 	current map[string]tokens
 	// old are tokens that may not be good any more.
 	old []tokens
+	// granted counts what roles were given.
+	granted map[string]int
 }
 
 func TestAuthSimpleOneMember(t *testing.T) { testAuth(t, 1, "simple") }
@@ -72,7 +74,7 @@ func testAuth(t *testing.T, members int, kind string) {
 			generator: &generator{Rand: rand.New(rand.NewPCG(from, 1)), revision: 1, serializable: members == 1},
 			pair:      newPair(t, members, servers.AuthToken(spec)), tb: t, counts: map[string]int{},
 		},
-		jwt: kind == "jwt", known: map[string]string{}, current: map[string]tokens{},
+		jwt: kind == "jwt", known: map[string]string{}, current: map[string]tokens{}, granted: map[string]int{},
 	}
 	started := time.Now()
 	for i := range *operations {
@@ -237,6 +239,10 @@ func (r *authRunner) learn(req proto.Message) {
 	case *pb.AuthUserDeleteRequest:
 		r.forget(q.Name)
 		delete(r.known, q.Name)
+	case *pb.AuthRoleDeleteRequest:
+		r.granted[q.Role] = 0
+	case *pb.AuthRoleGrantPermissionRequest:
+		r.granted[q.Name]++
 	case *pb.AuthDisableRequest:
 		r.enabled = false
 	case *pb.AuthEnableRequest:
@@ -287,8 +293,15 @@ func (r *authRunner) call(who tokens, name string, req proto.Message, do call) a
 	return a
 }
 
-// permission grants a role some keys.
-func (r *authRunner) permission(role string) *pb.AuthRoleGrantPermissionRequest {
+// maxGranted is how many permissions etcd sorts without changing the order of
+// those with the same key.
+const maxGranted = 12
+
+// permission grants a role some keys, or deletes it where it has many.
+func (r *authRunner) permission(role string) proto.Message {
+	if r.granted[role] >= maxGranted {
+		return &pb.AuthRoleDeleteRequest{Role: role}
+	}
 	req := &pb.AuthRoleGrantPermissionRequest{Name: role, Perm: &authpb.Permission{
 		PermType: authpb.Permission_Type(r.IntN(3)), Key: r.key(), RangeEnd: r.end(),
 	}}
