@@ -38,6 +38,9 @@ func equal(a, b answer) bool {
 		x, y := status.Convert(a.err), status.Convert(b.err)
 		return x.Code() == y.Code() && x.Message() == y.Message()
 	}
+	if a.msg == nil || b.msg == nil {
+		return a.msg == b.msg
+	}
 	scrubPair(a.msg, b.msg)
 	return proto.Equal(a.msg, b.msg)
 }

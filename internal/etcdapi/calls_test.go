@@ -276,7 +276,7 @@ func TestCluster(t *testing.T) {
 		t.Errorf("list: %v, %v", list, err)
 	}
 	added, err := c.MemberAdd(ctx, &pb.MemberAddRequest{PeerURLs: []string{"http://h:9"}})
-	if err != nil || added.Member.ID != 0xd || added.Member.PeerURLs[0] != "http://h:9" || added.Member.IsLearner || len(added.Members) != 3 {
+	if err != nil || added.Member.ID != 0xd || added.Member.PeerURLs[0] != "http://h:9" || added.Member.IsLearner || len(added.Members) != 4 {
 		t.Errorf("add: %v, %v", added, err)
 	}
 	_, err = c.MemberAdd(ctx, &pb.MemberAddRequest{PeerURLs: []string{"http://h:9"}, IsLearner: true})

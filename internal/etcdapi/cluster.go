@@ -26,13 +26,6 @@ func (s *clusterServer) MemberAdd(ctx context.Context, r *pb.MemberAddRequest) (
 	if err != nil {
 		return nil, err
 	}
-	current, err := s.cluster.Members(ctx)
-	if err != nil {
-		return nil, toStatus(err)
-	}
-	if err := mayAdd(current, r.IsLearner); err != nil {
-		return nil, err
-	}
 	// They are listed before: a cluster of one that has got its second voter
 	// has no majority until that has started.
 	all, err := s.members(ctx)
@@ -53,13 +46,6 @@ func (s *clusterServer) MemberAdd(ctx context.Context, r *pb.MemberAddRequest) (
 
 // MemberRemove removes a member and lists the others.
 func (s *clusterServer) MemberRemove(ctx context.Context, r *pb.MemberRemoveRequest) (*pb.MemberRemoveResponse, error) {
-	current, err := s.cluster.Members(ctx)
-	if err != nil {
-		return nil, toStatus(err)
-	}
-	if !mayRemove(current, kv.MemberID(r.ID)) {
-		return nil, rpctypes.ErrGRPCMemberNotEnoughStarted
-	}
 	if err := s.mayRemove(ctx, r.ID); err != nil {
 		return nil, err
 	}
@@ -94,12 +80,8 @@ func (s *clusterServer) MemberUpdate(ctx context.Context, r *pb.MemberUpdateRequ
 
 // MemberPromote makes a learner a voter.
 func (s *clusterServer) MemberPromote(ctx context.Context, r *pb.MemberPromoteRequest) (*pb.MemberPromoteResponse, error) {
-	current, err := s.cluster.Members(ctx)
-	if err != nil {
-		return nil, toStatus(err)
-	}
-	if !mayPromote(current, kv.MemberID(r.ID)) {
-		return nil, rpctypes.ErrGRPCMemberNotEnoughStarted
+	if err := s.mayPromote(ctx, r.ID); err != nil {
+		return nil, err
 	}
 	if err := s.cluster.PromoteMember(ctx, kv.MemberID(r.ID)); err != nil {
 		return nil, toStatus(err)

@@ -5,13 +5,16 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 // MemberRules is what a [kv.Cluster] may offer besides, to have this API refuse
 // changes of members as etcd does.
 type MemberRules interface {
 	// MemberRules returns etcd's --strict-reconfig-check, and --max-learners,
-	// where less than 1 means no bound.
+	// where less than 1 means no bound. Etcd's defaults, and those of a cluster
+	// without rules, are true and 1.
 	MemberRules() (strict bool, maxLearners int)
 }
 
@@ -19,8 +22,12 @@ func (s *clusterServer) rules() (strict bool, maxLearners int) {
 	if r, ok := s.cluster.(MemberRules); ok {
 		return r.MemberRules()
 	}
-	return false, 0
+	return true, 1
 }
+
+// errNotEnoughStarted has the code that etcd sends, which is not the one in
+// rpctypes.
+var errNotEnoughStarted = status.Error(codes.Unknown, rpctypes.ErrorDesc(rpctypes.ErrGRPCMemberNotEnoughStarted))
 
 // started counts the voters of a member list, and those that were started: they
 // have told their name.
@@ -49,7 +56,7 @@ func (s *clusterServer) mayAdd(all []*pb.Member, learner bool) error {
 	case learner || !strict || started == 1 && voters == 1:
 		return nil
 	case started < (voters+1)/2+1:
-		return rpctypes.ErrGRPCMemberNotEnoughStarted
+		return errNotEnoughStarted
 	}
 	return nil
 }
@@ -73,7 +80,27 @@ func (s *clusterServer) mayRemove(ctx context.Context, id uint64) error {
 		}
 	}
 	if voters, started, _ := started(rest); started < voters/2+1 {
-		return rpctypes.ErrGRPCMemberNotEnoughStarted
+		return errNotEnoughStarted
+	}
+	return nil
+}
+
+// mayPromote refuses a voter that would leave no majority of started voters, as
+// which the learner counts (etcd's IsReadyToPromoteMember). That id is no
+// learner the change itself finds out.
+func (s *clusterServer) mayPromote(ctx context.Context, id uint64) error {
+	if strict, _ := s.rules(); !strict {
+		return nil
+	}
+	all, err := s.members(ctx)
+	if err != nil {
+		return err
+	}
+	for _, m := range all {
+		voters, started, _ := started(all)
+		if m.ID == id && m.IsLearner && started+1 < (voters+1)/2+1 {
+			return errNotEnoughStarted
+		}
 	}
 	return nil
 }

@@ -39,7 +39,7 @@ func TestMayAdd(t *testing.T) {
 		{1, 0, true}, {0, 1, false}, {0, 0, false},
 	} {
 		s := &clusterServer{API: &API{cluster: ruled{strict: true}}}
-		if err := s.mayAdd(voters(c.started, c.not), false); (err == nil) != c.ok || err != nil && !errors.Is(err, rpctypes.ErrGRPCMemberNotEnoughStarted) {
+		if err := s.mayAdd(voters(c.started, c.not), false); (err == nil) != c.ok || err != nil && !errors.Is(err, errNotEnoughStarted) {
 			t.Errorf("%+v: %v", c, err)
 		}
 		if err := s.mayAdd(voters(c.started, c.not), true); err != nil {
