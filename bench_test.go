@@ -94,6 +94,29 @@ func BenchmarkGet(b *testing.B) {
 	}
 }
 
+// Point reads of one key, which the caches hold: what a read costs beside cache
+// misses.
+func BenchmarkGetHot(b *testing.B) {
+	n := benchNode(b, 1)
+	s := n.Settings()
+	s.LeaderReads = true
+	if err := n.SetSettings(b.Context(), s); err != nil {
+		b.Fatal(err)
+	}
+	for n.replica.LeaderRead() == false {
+	}
+	for _, level := range []kv.ReadLevel{kv.Eventual, kv.Leader} {
+		b.Run(level.String(), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := n.Get(b.Context(), "key/00000000", level); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
 // Opening a member with a million keys: with all of them in the snapshot, and
 // with half of them written again behind it.
 func BenchmarkReopen(b *testing.B) {

@@ -11,6 +11,7 @@ import (
 	"runtime/metrics"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/concord-kv/concord/kv"
 	"golang.org/x/sys/unix"
@@ -253,4 +254,27 @@ func BenchmarkGet(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64((threadTime()-cpu).Nanoseconds())/float64(b.N), "cpu-ns/get")
+	b.ReportMetric(missTime(b), "cpu-ns/miss")
+}
+
+// missTime is what one cache miss costs that the next waits for, in as much
+// memory: the yardstick for a get, which has a chain of four.
+func missTime(b *testing.B) float64 {
+	const words, steps = 300 << 20 / 8, 1_000_000
+	p := mapAligned(words * 8)
+	defer unmapMemory(p, words*8)
+	w := unsafe.Slice((*uint64)(p), words)
+	rng := rand.New(rand.NewPCG(3, 4))
+	for i := 0; i < words; i += 8 { // a line each; a walk through a random map
+		w[i] = rng.Uint64N(words) &^ 7
+	}
+	at, cpu := uint64(0), threadTime()
+	for i := range uint64(steps) {
+		at = (w[at] + i*8) % words // i keeps it out of short cycles
+	}
+	took := threadTime() - cpu
+	if at > words {
+		b.Fatal("the walk went astray")
+	}
+	return float64(took.Nanoseconds()) / steps
 }
