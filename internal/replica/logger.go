@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 )
 
 // raftLogger gives raft's messages to slog at debug level. raft panics through
@@ -16,7 +17,14 @@ func (l raftLogger) print(level slog.Level, args []any) {
 	}
 }
 
+// perEntry begins what raft says again and again, for entries that were durable
+// before raft heard of it, while all is well.
+const perEntry = "entry at "
+
 func (l raftLogger) printf(level slog.Level, format string, args []any) {
+	if strings.HasPrefix(format, perEntry) {
+		return // a log writes nothing per request
+	}
 	if l.log != nil && l.log.Enabled(context.Background(), level) {
 		l.log.Log(context.Background(), level, "raft", "says", fmt.Sprintf(format, args...))
 	}
