@@ -38,7 +38,7 @@ func (c *cluster) load(callers int) (stop func() (time.Duration, []string)) {
 					acked = append(acked, cmd)
 					mu.Unlock()
 				}
-				<-time.After(time.Millisecond)
+				<-time.After(5 * time.Millisecond)
 			}
 		})
 	}
