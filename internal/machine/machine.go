@@ -50,12 +50,9 @@ type Machine struct {
 	at       reached
 	requests *requests
 	uploads  uploads
-	txn      kv.Txn // decoded commands, used again
-	path     []bool // see plan
-	doomed   [][]byte
-	results  []putResult // not used yet
-	locked   bool        // whether we hold mu
-	gate     gate        // in part for others
+	scratch
+	locked bool // whether we hold mu
+	gate   gate // in part for others
 
 	// store is changed by Restore, which locks swap. The goroutine that
 	// applies reads it without.
@@ -73,6 +70,14 @@ type Machine struct {
 	// leads to never changes.
 	config atomic.Pointer[config]
 	clock  atomic.Int64 // at.now
+}
+
+// scratch is memory that one command leaves to the next.
+type scratch struct {
+	txn     kv.Txn // as decoded
+	path    []bool // see plan
+	doomed  [][]byte
+	results []putResult // not given out yet
 }
 
 // shared is what mu guards.
