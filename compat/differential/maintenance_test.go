@@ -39,7 +39,14 @@ func alarm(name string, action pb.AlarmRequest_AlarmAction, member uint64, kind 
 	return of(name, nil, pb.NewMaintenanceClient, pb.MaintenanceClient.Alarm, &pb.AlarmRequest{Action: action, MemberID: member, Alarm: kind})
 }
 
-var statusCall = of("status", nil, pb.NewMaintenanceClient, pb.MaintenanceClient.Status, &pb.StatusRequest{})
+// statusCall asks a member for its status once it is up to date.
+var statusCall = situation{"status", nil, func(ctx context.Context, c *grpc.ClientConn) answer {
+	if _, err := pb.NewKVClient(c).Range(ctx, &pb.RangeRequest{Key: []byte("a")}); err != nil {
+		return answer{nil, err}
+	}
+	resp, err := pb.NewMaintenanceClient(c).Status(ctx, &pb.StatusRequest{})
+	return answer{resp, err}
+}}
 
 // everything has a request of each kind that an alarm may refuse; refused is
 // what those that write are refused with.
@@ -110,7 +117,7 @@ func TestDowngrades(t *testing.T) {
 		r, err := pb.NewMaintenanceClient(p.etcd.Conns[0]).Downgrade(t.Context(), &pb.DowngradeRequest{Action: validate, Version: "3.6"})
 		return err == nil && r.Version == "3.7", answer{r, err}
 	})
-	var all []situation
+	all := []situation{ask("put", nil, &pb.PutRequest{Key: []byte("a")})}
 	for _, action := range []pb.DowngradeRequest_DowngradeAction{validate, enable} {
 		for _, version := range []string{"", "3", "3.x", "a.b.c", "3.6.", "3.6.0.1", "v3.6.0", " 3.6.0"} {
 			all = append(all, downgrade(fmt.Sprintf("%v to %q", action, version), rpctypes.ErrGRPCWrongDowngradeVersionFormat, action, version))

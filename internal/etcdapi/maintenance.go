@@ -33,7 +33,7 @@ func (s *maintenanceServer) Status(_ context.Context, r *pb.StatusRequest) (*pb.
 		RaftAppliedIndex: uint64(st.Applied),
 		RaftTerm:         uint64(st.Term),
 		DbSize:           st.MemoryBytes,
-		DbSizeInUse:      st.LiveBytes,
+		DbSizeInUse:      storeSize(&st),
 		DbSizeQuota:      s.opts.Quota,
 		IsLearner:        st.Role == kv.LearnerRole,
 		DowngradeInfo:    downgradeInfo(s.cluster),
