@@ -33,6 +33,10 @@ func isSilence(kind string) bool { return kind == pauseLeader || isCut(kind) }
 // others have a leader long before.
 const silence = 3
 
+// longSilence, in halves of an election timeout, is what an outage after silence
+// should not exceed.
+const longSilence = 5
+
 // fault does one fault under load and waits until writes flow and every member
 // is back. It returns the longest time without an acknowledged write.
 func (p plan) fault(ctx context.Context, c *cluster, l *load, kind string, rng *rand.Rand) (time.Duration, error) {

@@ -37,10 +37,15 @@ func startLoad(ctx context.Context, c *cluster, p plan, round int) *load {
 	l := &load{round: round, history: lincheck.NewHistory(nil)}
 	ctx, l.cancel = context.WithCancel(ctx)
 	for i := range p.clients {
-		// Each begins with another member, so that all serve.
+		// One client a member stays with it, so that writes are tried at each
+		// member whatever the others have met. The rest take another one when
+		// theirs fails.
 		var endpoints []string
 		for j := range c.members {
 			endpoints = append(endpoints, c.members[(i+j)%len(c.members)].clientAddr)
+		}
+		if i < len(c.members) {
+			endpoints = endpoints[:1]
 		}
 		cl, err := client.New(client.Config{Endpoints: endpoints, Timeout: 5 * time.Second})
 		if err != nil {

@@ -161,6 +161,10 @@ func (p plan) rounds(ctx context.Context, c *cluster, v *verdicts) error {
 				l.stop()
 				return fmt.Errorf("fault %d (%s): %w", done, kind, err)
 			}
+			if isSilence(kind) && gap > longSilence*p.election/2 {
+				v.printf("     fault %d (%s), over at %s, was long: %v; the members' logs say more\n",
+					done, kind, time.Now().UTC().Format(time.TimeOnly), gap.Round(time.Millisecond))
+			}
 			out[kind] = append(out[kind], gap)
 			done++
 		}
