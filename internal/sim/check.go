@@ -174,6 +174,7 @@ func (n *node) checkState() {
 			violate("%s at revision %d holds %s (%v), the model %s", n, rev, describeKVs(res.KVs), err, describeKVs(want))
 		}
 	}
+	n.checkAccess()
 	leases, _ := v.Leases() // asked by nobody in particular, it cannot fail
 	if len(leases.IDs) != len(w.model.leases) {
 		violate("%s has leases %v, the model %d", n, leases.IDs, len(w.model.leases))

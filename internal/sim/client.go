@@ -35,6 +35,8 @@ type client struct {
 	seq  uint64
 	at   *node
 	call uint64 // counts attempts: answers to an older one come too late
+	// guest says that it writes in others' names.
+	guest bool
 }
 
 // run makes requests one after another for as long as the run lasts.
@@ -257,7 +259,7 @@ func (r *request) end(res any, err error, unknown bool) {
 }
 
 // write makes a transaction and holds its answer against the model's.
-func (c *client) write(t *kv.Txn, as []asked) { c.send(&command{txn: t}, as) }
+func (c *client) write(t *kv.Txn, as []asked) { c.send(&command{txn: t, who: c.who()}, as) }
 
 func (c *client) send(cmd *command, as []asked) {
 	w, t := c.w, cmd.txn

@@ -4,13 +4,14 @@ import (
 	"errors"
 	"time"
 
+	"github.com/concord-kv/concord/internal/auth"
 	"github.com/concord-kv/concord/internal/machine"
 	"github.com/concord-kv/concord/kv"
 )
 
 // command is one that was proposed, in both languages: the machine's bytes and
 // what the model makes of it. Exactly one of txn, piece, grant, alive, revoke,
-// compact and expire is set.
+// compact, expire and auth is set.
 type command struct {
 	bytes []byte
 
@@ -22,7 +23,9 @@ type command struct {
 	revoke  kv.LeaseID
 	compact kv.Revision
 	expire  *expiry
-	due     bool // the revoke was not asked for: a planted bug's expiry
+	auth    *auth.Change
+	who     *kv.Caller // in whose name txn is run, if in anybody's
+	due     bool       // the revoke was not asked for: a planted bug's expiry
 
 	// started is when it was proposed first; tries and applied count its way
 	// through the log, results are what the model made of it.
@@ -64,7 +67,10 @@ func (w *world) register(c *command) *command {
 		c.bytes = machine.EncodeCompact(nil, c.compact)
 	case c.expire != nil:
 		c.bytes = machine.EncodeExpire(nil, c.expire.term, c.expire.leases, c.expire.keys)
+	case c.auth != nil:
+		c.bytes = machine.EncodeAuth(nil, c.auth)
 	}
+	c.bytes = machine.AppendCaller(c.bytes, 0, c.who)
 	c.started = w.loop.now
 	if known := w.people.commands[string(c.bytes)]; known != nil {
 		return known // the same again, such as a delete without a request id
@@ -96,6 +102,12 @@ func (m *model) apply(w *world, c *command, term kv.Term) any {
 	case c.piece != nil:
 		m.stage(c.piece)
 	case c.txn != nil:
+		if c.who != nil {
+			if err := m.refusal(c); err != nil {
+				w.tally.refused++
+				return err
+			}
+		}
 		res, err := m.txn(c.txn, m.whole(c))
 		if err != nil {
 			return err
@@ -130,6 +142,12 @@ func (m *model) apply(w *world, c *command, term kv.Term) any {
 		}
 	case c.expire != nil && c.expire.term == term:
 		m.expire(w, c.expire)
+	case c.auth != nil:
+		next, err := m.access.With(c.auth)
+		if err != nil {
+			return err
+		}
+		m.access = next
 	}
 	h := m.header()
 	return &h

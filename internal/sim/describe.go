@@ -13,6 +13,8 @@ func describe(c *command) string {
 	switch {
 	case c.piece != nil:
 		return fmt.Sprintf("piece at %d of %d of %s", c.piece.Offset, c.piece.Total, c.piece.Upload[:])
+	case c.txn != nil && c.who != nil:
+		return fmt.Sprintf("as %q at %d: %s", c.who.User, c.who.AuthRevision, describeTxn(c.txn))
 	case c.txn != nil:
 		return describeTxn(c.txn)
 	case c.grant != nil:
@@ -23,6 +25,8 @@ func describe(c *command) string {
 		return fmt.Sprintf("revoke %d", c.revoke)
 	case c.compact != 0:
 		return fmt.Sprintf("compact %d", c.compact)
+	case c.auth != nil:
+		return fmt.Sprintf("auth %+v", *c.auth)
 	}
 	return fmt.Sprintf("expire in term %d: %d leases %v, %d keys", c.expire.term, len(c.expire.leases), c.expire.leases, len(c.expire.keys))
 }

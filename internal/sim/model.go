@@ -6,6 +6,7 @@ import (
 	"sort"
 	"time"
 
+	"github.com/concord-kv/concord/internal/auth"
 	"github.com/concord-kv/concord/internal/machine"
 	"github.com/concord-kv/concord/kv"
 )
@@ -56,6 +57,7 @@ type model struct {
 	leases         map[kv.LeaseID]*modelLease
 	uploads        map[machine.UploadID]map[int64]int64 // the pieces by offset: their lengths
 	retries        map[[16]byte]*retries
+	access         *auth.Tables // held to a naive model of their own in package auth
 }
 
 func newModel() *model {
@@ -63,6 +65,7 @@ func newModel() *model {
 		rev: 1, live: map[string]kv.KeyValue{}, history: map[string][]version{},
 		changes: make([][]change, 2), times: make([]kv.Time, 2),
 		leases: map[kv.LeaseID]*modelLease{}, uploads: map[machine.UploadID]map[int64]int64{}, retries: map[[16]byte]*retries{},
+		access: auth.New(),
 	}
 }
 

@@ -93,6 +93,7 @@ type loadMix struct {
 	valueBytes    int
 	timeout       time.Duration
 	compact       time.Duration // mean time between compactions; 0: never
+	rights        time.Duration // mean time between changes of users and roles; 0: never
 	weights       [actions]int
 	levels        []kv.ReadLevel
 }
@@ -130,6 +131,9 @@ func drawMix(o *Options, rnd chance) mix {
 		leaderReads:   rnd.is(0.4),
 	}
 	m.load = drawLoad(rnd)
+	if o.Seed%2 == 1 && o.Bug == nil {
+		m.load.rights = m.election // often, so that many writes meet a change
+	}
 	return m
 }
 

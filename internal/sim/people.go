@@ -19,7 +19,7 @@ type people struct {
 func (w *world) startPeople() {
 	l := &w.opt.load
 	for i := range l.clients {
-		c := &client{w: w, id: i}
+		c := &client{w: w, id: i, guest: l.rights > 0 && i%2 == 0}
 		w.people.clients = append(w.people.clients, c)
 		c.run()
 	}
@@ -31,6 +31,9 @@ func (w *world) startPeople() {
 	}
 	for i := range l.watchers {
 		w.startWatcher(i)
+	}
+	if l.rights > 0 {
+		w.loop.after(w.load.exp(l.rights), (&warden{client: client{w: w, id: 300}}).act)
 	}
 	if l.compact > 0 {
 		w.loop.after(w.load.exp(l.compact), (&compactor{client{w: w, id: 200}}).act)

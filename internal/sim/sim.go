@@ -47,7 +47,7 @@ type truth struct {
 
 // tally counts what shows that a run was worth something.
 type tally struct {
-	starts, elections, acked, reads, snapshots, installs, watched, expired, churned, ended int
+	starts, elections, acked, reads, snapshots, installs, watched, expired, refused, churned, ended int
 }
 
 // Run simulates a cluster as o says. It replaces crypto/rand.Reader while it
