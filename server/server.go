@@ -172,7 +172,7 @@ func New(store kv.Store, cluster kv.Cluster, cfg Config) (_ *Server, err error) 
 	s.api = etcdapi.New(store, cluster, etcdapi.Options{
 		Limits: cfg.Limits, InFlightBytes: cfg.InFlightBytes, Quota: cfg.Quota,
 		MinLeaseTTL: cfg.MinLeaseTTL, Progress: cfg.WatchProgress, ClientScheme: s.scheme(), PeerScheme: peerScheme(cluster),
-		Tokens: tokens,
+		Tokens: tokens, Logger: cfg.Logger,
 	})
 	s.metrics = newMetrics(cluster, cfg.Quota)
 	s.metrics.Add(s.checked.figures)
