@@ -130,15 +130,16 @@ func (s electionServer) observe(ctx context.Context, r lockpb.Message, stream gr
 		s.tell(resp, at, leader)
 		return stream.SendMsg(proto.Message(resp.Interface()))
 	}
-	var sent kv.Revision
+	var last kv.KeyValue
 	for {
 		at, leader, err := s.elected(ctx, prefix)
-		if err == nil && leader.ModRevision > sent { // else only the history was compacted
+		// The same again only means that history was compacted.
+		if err == nil && (leader.ModRevision != last.ModRevision || !bytes.Equal(leader.Key, last.Key)) {
+			last = leader
 			err = send(at, &leader)
-			sent = leader.ModRevision
 		}
 		if err == nil {
-			sent, err = s.follow(ctx, leader.Key, max(at.Revision, sent), send)
+			err = s.follow(ctx, at.Revision, &last, send)
 		}
 		if err != nil && !errors.Is(err, kv.ErrCompacted) {
 			return err
@@ -165,23 +166,23 @@ func first(kvs []kv.KeyValue) kv.KeyValue {
 	return kvs[0]
 }
 
-// follow sends the values that key takes after rev, until it is deleted. It
-// returns the revision of the last one sent, or rev.
-func (s electionServer) follow(ctx context.Context, key []byte, rev kv.Revision, send func(kv.Header, *kv.KeyValue) error) (kv.Revision, error) {
-	for batch, err := range s.store.Watch(ctx, kv.WatchRequest{Key: key, Start: rev + 1}) {
+// follow sends the values that the leader's key takes after rev, until it is
+// deleted, and keeps the last one sent in leader.
+func (s electionServer) follow(ctx context.Context, rev kv.Revision, leader *kv.KeyValue, send func(kv.Header, *kv.KeyValue) error) error {
+	for batch, err := range s.store.Watch(ctx, kv.WatchRequest{Key: leader.Key, Start: rev + 1}) {
 		if err != nil {
-			return rev, err
+			return err
 		}
 		for i := range batch.Events {
 			e := &batch.Events[i]
 			if e.Type == kv.DeleteEvent {
-				return rev, nil
+				return nil
 			}
+			*leader = e.KV
 			if err := send(kv.Header{Revision: batch.Revision}, &e.KV); err != nil {
-				return rev, err
+				return err
 			}
-			rev = e.KV.ModRevision
 		}
 	}
-	return rev, context.Cause(ctx)
+	return context.Cause(ctx)
 }

@@ -88,19 +88,24 @@ func (s *sessions) start(ctx context.Context, method, key string, set func(lockp
 	return done
 }
 
-// until waits for a key to be put, or deleted.
+// until waits for a key to be there, or not.
 func (s *sessions) until(key string, there bool) {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
 	defer cancel()
-	for batch, err := range s.store.Watch(ctx, kv.WatchRequest{Key: []byte(key), Start: 1}) {
+	now, err := s.store.Range(ctx, kv.Range{Key: []byte(key)})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if (now.Count > 0) == there {
+		return
+	}
+	for batch, err := range s.store.Watch(ctx, kv.WatchRequest{Key: []byte(key), Start: now.Revision + 1}) {
 		if err != nil {
 			s.t.Fatal(err)
 		}
-		for _, e := range batch.Events {
-			if (e.Type == kv.PutEvent) == there {
-				return
-			}
+		if n := len(batch.Events); n > 0 && (batch.Events[n-1].Type == kv.PutEvent) == there {
+			return
 		}
 	}
 }

@@ -122,7 +122,7 @@ const (
 // the reflection service see them.
 func lockFile() *descriptorpb.FileDescriptorProto {
 	return &descriptorpb.FileDescriptorProto{
-		Name:       proto.String("server/etcdserver/api/v3lock/v3lockpb/v3lock.proto"),
+		Name:       proto.String("v3lock.proto"),
 		Package:    proto.String("v3lockpb"),
 		Syntax:     proto.String("proto3"),
 		Dependency: dependencies(),
@@ -146,7 +146,7 @@ func electionFile() *descriptorpb.FileDescriptorProto {
 	observe := method("Observe", "LeaderRequest", "LeaderResponse", "/v3/election/observe")
 	observe.ServerStreaming = proto.Bool(true)
 	return &descriptorpb.FileDescriptorProto{
-		Name:       proto.String("server/etcdserver/api/v3election/v3electionpb/v3election.proto"),
+		Name:       proto.String("v3election.proto"),
 		Package:    proto.String("v3electionpb"),
 		Syntax:     proto.String("proto3"),
 		Dependency: dependencies(),
