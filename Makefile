@@ -69,12 +69,15 @@ NETWORK ?= -members 1 -clients 1,100,1000 -ops put,get -rounds 5
 bench-network: build ## servers beside etcd's, with etcd's Go client (downloads etcd)
 	go -C bench run ./network -concord "$(CURDIR)/bin/concord" $(NETWORK)
 
-.PHONY: compat compat-differential compat-etcdctl compat-clientv3 compat-migrate compat-shim
+.PHONY: compat compat-differential compat-etcdctl compat-clientv3 compat-migrate compat-shim compat-gateway
 
-compat: compat-differential compat-etcdctl compat-clientv3 compat-migrate compat-shim ## etcd's clients and answers beside ours (downloads etcd); see docs/COMPATIBILITY.md
+compat: compat-differential compat-etcdctl compat-clientv3 compat-migrate compat-shim compat-gateway ## etcd's clients and answers beside ours (downloads etcd); see docs/COMPATIBILITY.md
 
 compat-differential: ## OPERATIONS (60000) random ones on etcd and Concord, and every error, by SEED
 	go -C compat test ./differential -count=1 -v -timeout 60m -args -operations $(OPERATIONS) -seed $(SEED)
+
+compat-gateway: ## the JSON gateway, pages, Lock and Election of etcd and Concord side by side
+	go -C compat test ./gateway -count=1 -v -timeout 15m
 
 compat-etcdctl: ## etcd's etcdctl on etcd and on three members of concord dev
 	go -C compat test ./etcdctl -count=1 -timeout 10m

@@ -12,18 +12,19 @@ import (
 	"github.com/concord-kv/concord/server"
 )
 
-// visit makes a request and closes what it opened.
-func visit(t *testing.T, transport *http.Transport, method, url, body string, header http.Header) (*http.Response, string) {
+// ask makes a request; visit sends it and closes what it opened.
+func ask(t *testing.T, method, url, body string) *http.Request {
 	t.Helper()
-	defer transport.CloseIdleConnections()
 	req, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if header != nil {
-		req.Header = header
-	}
-	req.Host = header.Get("Host")
+	return req
+}
+
+func visit(t *testing.T, transport *http.Transport, req *http.Request) (*http.Response, string) {
+	t.Helper()
+	defer transport.CloseIdleConnections()
 	resp, err := transport.RoundTrip(req)
 	if err != nil {
 		t.Fatal(err)
@@ -58,11 +59,12 @@ func TestHostsAndOrigins(t *testing.T) {
 		{"POST", "/v3beta/kv/range", "localhost", "", 400, ""},
 		{"POST", "/v3gamma/kv/range", "localhost", "", 404, ""},
 	} {
-		header := http.Header{"Host": {c.host}}
+		req := ask(t, c.method, "http://"+addrs[0].String()+c.path, "{}")
+		req.Host = c.host
 		if c.origin != "" {
-			header.Set("Origin", c.origin)
+			req.Header.Set("Origin", c.origin)
 		}
-		resp, body := visit(t, new(http.Transport), c.method, "http://"+addrs[0].String()+c.path, "{}", header)
+		resp, body := visit(t, new(http.Transport), req)
 		if got := resp.Header.Get("Access-Control-Allow-Origin"); resp.StatusCode != c.code || got != c.allowed {
 			t.Errorf("%+v: %d, allowed %q: %s", c, resp.StatusCode, got, body)
 		}
@@ -73,7 +75,7 @@ func TestHostsAndOrigins(t *testing.T) {
 func TestNoGateway(t *testing.T) {
 	addrs, _ := start(t, kvtest.NewModel(kv.Limits{}), new(lone), server.Config{HTTP: server.HTTPConfig{NoGateway: true, NoMetrics: true}})
 	for _, path := range []string{"/v3/kv/range", "/metrics", "/debug/vars"} {
-		if resp, _ := visit(t, new(http.Transport), "GET", "http://"+addrs[0].String()+path, "", http.Header{}); resp.StatusCode != 404 {
+		if resp, _ := visit(t, new(http.Transport), ask(t, "GET", "http://"+addrs[0].String()+path, "")); resp.StatusCode != 404 {
 			t.Errorf("%s: %d", path, resp.StatusCode)
 		}
 	}
@@ -105,7 +107,7 @@ func TestCertificateAtGateway(t *testing.T) {
 		if c.cert {
 			cfg.Certificates = []tls.Certificate{cert}
 		}
-		resp, body := visit(t, &http.Transport{TLSClientConfig: cfg}, "GET", "https://"+addrs[0].String()+c.path, "", http.Header{})
+		resp, body := visit(t, &http.Transport{TLSClientConfig: cfg}, ask(t, "GET", "https://"+addrs[0].String()+c.path, ""))
 		if resp.StatusCode != c.code || c.code == 400 && !strings.Contains(body, "CommonName") {
 			t.Errorf("%+v: %d %s", c, resp.StatusCode, body)
 		}

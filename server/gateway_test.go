@@ -24,7 +24,7 @@ import (
 // post posts to the gateway at base.
 func post(t *testing.T, base, path, body string) (code int, text string) {
 	t.Helper()
-	resp, text := visit(t, new(http.Transport), http.MethodPost, base+path, body, http.Header{})
+	resp, text := visit(t, new(http.Transport), ask(t, http.MethodPost, base+path, body))
 	return resp.StatusCode, text
 }
 
