@@ -136,6 +136,7 @@ type Server struct {
 	health    *health.Server
 	gateway   *gateway // nil without
 	metrics   *telemetry.Metrics
+	pages     *routes
 	// ending ends what requests over HTTP wait for.
 	ending context.Context
 	end    context.CancelFunc
@@ -194,6 +195,7 @@ func New(store kv.Store, cluster kv.Cluster, cfg Config) (_ *Server, err error) 
 // newHTTPServer makes the server of what is not gRPC.
 func (s *Server) newHTTPServer(store kv.Store, cluster kv.Cluster) *http.Server {
 	pages := newHTTP(s.api, store, cluster, &s.checked)
+	s.pages = pages
 	if !s.cfg.HTTP.NoMetrics {
 		pages.open("/metrics", get(s.metrics.ServeHTTP))
 		pages.guarded("/debug/vars", kv.ReadTelemetry, get(serveVars))

@@ -208,7 +208,7 @@ func sessionStatus(ctx context.Context, err error) error {
 	case !ok || st.Code() == codes.Unavailable:
 		return toStatus(err)
 	case st.Message() == rpctypes.ErrorDesc(rpctypes.ErrGRPCInvalidAuthToken):
-		return err // the client logs in again
+		return toStatus(err) // the client logs in again
 	}
 	return status.Error(codes.Unknown, st.Message())
 }
