@@ -5,7 +5,7 @@
 //
 //   - cluster and member ids and Raft terms in headers (whether they are there
 //     must agree), ids and names of members;
-//   - lease ids that the server chose, and remaining TTLs by one second, since
+//   - lease ids that the server chose, and remaining TTLs by some seconds, since
 //     the calls do not come at the same instant;
 //   - the order of leases in a list, which etcd sorts by what remains of them,
 //     and of the keys of a lease, which is a matter of chance in etcd;
