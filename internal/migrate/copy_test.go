@@ -1,11 +1,11 @@
 package migrate
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -19,8 +19,10 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func model() *kvtest.Model { return kvtest.NewModel(kv.Limits{}) }
 
-func put(t testing.TB, s kv.Store, key, value string, opts ...kv.PutOption) {
+// put writes KEY=VALUE.
+func put(t testing.TB, s kv.Store, line string, opts ...kv.PutOption) {
 	t.Helper()
+	key, value, _ := strings.Cut(line, "=")
 	if _, err := kv.Put(t.Context(), s, key, value, opts...); err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +47,7 @@ func scatter(t testing.TB, s kv.Store, seed uint64) {
 		if rng.IntN(5) == 0 {
 			opts = append(opts, kv.WithLease(7))
 		}
-		put(t, s, key, string(bytes.Repeat([]byte{'v'}, rng.IntN(3))), opts...)
+		put(t, s, key+"="+strings.Repeat("v", rng.IntN(3)), opts...)
 	}
 }
 
@@ -134,8 +136,8 @@ func TestLeases(t *testing.T) {
 		for id := range kv.LeaseID(3) {
 			grant(t, from, 7+id)
 		}
-		put(t, from, "a", "1", kv.WithLease(7))
-		put(t, from, "b", "1", kv.WithLease(8))
+		put(t, from, "a=1", kv.WithLease(7))
+		put(t, from, "b=1", kv.WithLease(8))
 		copyAll(t, from, to, Plan{Prefix: []byte(prefix)})
 		got, err := to.Leases(t.Context())
 		if err != nil || fmt.Sprint(got.IDs) != fmt.Sprint(want) {
@@ -188,7 +190,7 @@ func TestFollow(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	put(t, from, "a/000", "late")
+	put(t, from, "a/000=late")
 	c := New(Plan{From: source, To: to})
 	if err := c.Run(t.Context()); err != nil {
 		t.Fatal(err)
@@ -197,7 +199,7 @@ func TestFollow(t *testing.T) {
 		t.Error("a later write was copied")
 	}
 	grant(t, from, 99)
-	put(t, from, "z", "1", kv.WithLease(99))
+	put(t, from, "z=1", kv.WithLease(99))
 	if _, err := kv.DeleteRange(t.Context(), from, kv.Op{Key: []byte("b"), End: []byte("c")}); err != nil {
 		t.Fatal(err)
 	}
