@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -204,11 +203,8 @@ func sessionStatus(ctx context.Context, err error) error {
 		err = cause
 	}
 	st, ok := status.FromError(toStatus(err))
-	switch {
-	case !ok || st.Code() == codes.Unavailable:
+	if !ok || st.Code() == codes.Unavailable {
 		return toStatus(err)
-	case st.Message() == rpctypes.ErrorDesc(rpctypes.ErrGRPCInvalidAuthToken):
-		return toStatus(err) // the client logs in again
 	}
 	return status.Error(codes.Unknown, st.Message())
 }
