@@ -18,6 +18,7 @@ type Image struct {
 	// Removed are the ids that must never be used again.
 	Removed []MemberID
 	Alarms  []Alarm
+	Auth    AuthImage
 	// Downgrade is the version the cluster is being taken down to; empty when
 	// it is not.
 	Downgrade string
@@ -38,6 +39,20 @@ type Image struct {
 	Scratch string
 	// Close lets the image go.
 	Close func()
+}
+
+// AuthImage is what a store knows of users and roles, tokens left out.
+type AuthImage struct {
+	Enabled  bool
+	Revision uint64
+	Users    []UserImage // by name
+	Roles    []AuthRole  // by name
+}
+
+// UserImage is a user with the hash of the password, as [NewUser] has it.
+type UserImage struct {
+	User
+	Hash string
 }
 
 // AlarmType says what an [Alarm] is about. The numbers are etcd's.

@@ -146,6 +146,7 @@ func TestToEtcd(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = store.Close() })
 	compacted := fill(t, from, store)
+	users(t, from)
 
 	dir := t.TempDir()
 	file := filepath.Join(dir, "snapshot.db")
@@ -174,6 +175,7 @@ func TestToEtcd(t *testing.T) {
 	to := etcdOn(t, data, peer)
 	compare(t, from, to, compacted, current.Header.Revision)
 	compareLeases(t, from, to)
+	compareAuth(t, from, to)
 	t.Logf("%d keys at revision %d, compacted at %d, history and leases are etcd's", len(now.Kvs), current.Header.Revision, compacted)
 }
 
@@ -289,5 +291,70 @@ func compareLeases(t *testing.T, from, to *clientv3.Client) {
 		if want := int64(3600 + i); err != nil || l.TTL > want || l.TTL < want-int64(patience/time.Second) {
 			t.Errorf("ttl/%d has a lease with %d s left of %d; %v", i, l.TTL, want, err)
 		}
+	}
+}
+
+// users adds some users and roles.
+func users(t *testing.T, c *clientv3.Client) {
+	t.Helper()
+	ctx := patient(t)
+	step := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, role := range []string{"root", "readers"} {
+		_, err := c.RoleAdd(ctx, role)
+		step(err)
+	}
+	_, err := c.RoleGrantPermission(ctx, "readers", "a", "b", clientv3.PermissionType(clientv3.PermRead))
+	step(err)
+	_, err = c.RoleGrantPermission(ctx, "readers", "own", "", clientv3.PermissionType(clientv3.PermReadWrite))
+	step(err)
+	for user, role := range map[string]string{"root": "root", "alice": "readers"} {
+		_, err = c.UserAdd(ctx, user, "secret")
+		step(err)
+		_, err = c.UserGrantRole(ctx, user, role)
+		step(err)
+	}
+}
+
+// compareAuth compares users and roles, and switches authentication on after
+// root got a new password, which etcd needs.
+func compareAuth(t *testing.T, from, to *clientv3.Client) {
+	t.Helper()
+	ctx := patient(t)
+	for _, role := range []string{"root", "readers"} {
+		x, err := from.RoleGet(ctx, role)
+		if err != nil {
+			t.Fatal(err)
+		}
+		y, err := to.RoleGet(ctx, role)
+		if err != nil || fmt.Sprint(x.Perm) != fmt.Sprint(y.Perm) {
+			t.Errorf("role %s: %v, %v; %v", role, x, y, err)
+		}
+	}
+	for _, user := range []string{"root", "alice"} {
+		x, err := from.UserGet(ctx, user)
+		if err != nil {
+			t.Fatal(err)
+		}
+		y, err := to.UserGet(ctx, user)
+		if err != nil || !slices.Equal(x.Roles, y.Roles) {
+			t.Errorf("user %s: %v, %v; %v", user, x, y, err)
+		}
+	}
+	if _, err := to.UserChangePassword(ctx, "root", "new"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := to.AuthEnable(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := to.Authenticate(ctx, "alice", "secret"); err == nil {
+		t.Error("a password that etcd cannot check was right")
+	}
+	if _, err := to.Authenticate(ctx, "root", "new"); err != nil {
+		t.Error(err)
 	}
 }

@@ -111,6 +111,7 @@ func (w *writer) write() error {
 	w.leases()
 	w.meta()
 	w.cluster()
+	w.auth()
 	w.commit()
 	return w.err
 }
@@ -249,7 +250,6 @@ func (w *writer) cluster() {
 	for _, a := range w.img.Alarms { // etcdserverpb.AlarmMember
 		w.set(bucketAlarm, string(appendInt(appendInt(nil, 1, int64(a.Member)), 2, int64(a.Type))), nil)
 	}
-	w.set(bucketAuth, "authEnabled", []byte{0})
 }
 
 func memberKey(id kv.MemberID) string { return strconv.FormatUint(uint64(id), 16) }

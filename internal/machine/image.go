@@ -26,6 +26,7 @@ func (m *Machine) Image() kv.Image {
 		Alarms: slices.Clone(c.alarms), Downgrade: c.downgrade, Removed: slices.Clone(c.removed), Leases: leasesOf(leases, h),
 		Versions: keys.History, Range: keys.Range, Close: keys.Close,
 	}
+	img.Auth = m.Access().Image()
 	for i := range c.members {
 		img.Members = append(img.Members, cloneMember(&c.members[i]))
 	}
