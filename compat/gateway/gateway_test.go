@@ -327,6 +327,7 @@ func TestPages(t *testing.T) {
 	p.verbose("/readyz?verbose")
 	p.verbose("/readyz?verbose&exclude=data_corruption")
 	p.vars()
+	p.metrics()
 	t.Logf("%d requests", p.count)
 }
 
@@ -343,6 +344,44 @@ func (p *pair) verbose(path string) {
 	if !slices.Equal(lists[0], lists[1]) {
 		p.t.Errorf("%s: etcd %q, concord %q", path, lists[0], lists[1])
 	}
+}
+
+// metrics compares the names that both have, with their kinds and help, and
+// looks for those that dashboards and etcd's own tests use.
+func (p *pair) metrics() {
+	p.t.Helper()
+	var said [2]map[string]string
+	for i := range p.bases {
+		p.send(i, request{method: http.MethodPost, path: "/v3/kv/put", body: `{"key":"` + a + `"}`})
+		p.send(i, request{method: http.MethodPost, path: "/v3/kv/deleterange", body: `{"key":"` + a + `"}`})
+		_, text := p.send(i, request{method: http.MethodGet, path: "/metrics"})
+		said[i] = map[string]string{}
+		for line := range strings.Lines(string(text)) {
+			if words := strings.SplitN(strings.TrimSpace(line), " ", 4); len(words) == 4 && words[0] == "#" {
+				said[i][words[2]+" "+words[1]] = words[3]
+			}
+		}
+	}
+	for _, name := range []string{
+		"etcd_server_has_leader", "etcd_server_is_leader", "etcd_server_is_learner", "etcd_server_id", "etcd_server_version",
+		"etcd_server_go_version", "etcd_cluster_version", "etcd_server_leader_changes_seen_total", "etcd_server_proposals_committed_total",
+		"etcd_server_proposals_applied_total", "etcd_mvcc_db_total_size_in_bytes", "etcd_mvcc_db_total_size_in_use_in_bytes",
+		"etcd_mvcc_put_total", "etcd_mvcc_delete_total", "etcd_debugging_mvcc_keys_total", "etcd_debugging_mvcc_current_revision",
+		"etcd_debugging_mvcc_compact_revision", "etcd_disk_wal_fsync_duration_seconds", "etcd_network_client_grpc_received_bytes_total",
+		"etcd_network_client_grpc_sent_bytes_total", "grpc_server_started_total", "grpc_server_handled_total", "grpc_server_msg_received_total",
+		"grpc_server_msg_sent_total", "process_cpu_seconds_total", "process_resident_memory_bytes", "process_virtual_memory_bytes",
+		"process_open_fds", "process_max_fds", "process_start_time_seconds", "go_goroutines", "go_threads", "go_info",
+	} {
+		if said[0][name+" TYPE"] == "" || said[1][name+" TYPE"] == "" {
+			p.t.Errorf("%s: etcd %q, concord %q", name, said[0][name+" TYPE"], said[1][name+" TYPE"])
+		}
+	}
+	for what, ours := range said[1] {
+		if theirs, ok := said[0][what]; ok && theirs != ours && !(strings.HasPrefix(what, "go_") && strings.HasSuffix(what, " HELP")) {
+			p.t.Errorf("%s: etcd %q, concord %q", what, theirs, ours)
+		}
+	}
+	p.count++
 }
 
 // vars compares the kind of what package expvar says.
