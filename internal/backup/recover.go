@@ -66,7 +66,8 @@ func recoverFrom(fsys vfs.FS, dir string) (done Recovered, err error) {
 	if done.Member.Cluster == 0 {
 		return done, errors.New("it belongs to no cluster yet; start it without recovery")
 	}
-	log, err := wal.Open(fsys, filepath.Join(dir, "wal"), wal.Options{Synchronous: true})
+	// One mark is all that is written.
+	log, err := wal.Open(fsys, filepath.Join(dir, "wal"), wal.Options{Synchronous: true, SegmentSize: 1 << 20, Reserve: -1})
 	if err != nil {
 		return done, err
 	}

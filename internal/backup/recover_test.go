@@ -140,11 +140,13 @@ func plant(t testing.TB, dir string, self uint64, members []kv.Member) {
 // TestRecoverIsCutOff cuts the power before each operation of the disk in turn:
 // the member can be started as if nothing had happened, or recovery goes on.
 func TestRecoverIsCutOff(t *testing.T) {
-	dir := doubtful(t)
-	want, err := Check(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
+	dir := filepath.Join(t.TempDir(), "data")
+	plant(t, dir, 7, []kv.Member{{ID: 7, Name: "a"}, {ID: 8, Name: "b", Learner: true}})
+	one := start(t, dir)
+	one.put(t, "a", "1", 0)
+	one.put(t, "b", "2", 0)
+	last := one.Replica.Status().LastIndex
+	one.stop()
 	rng := rand.New(rand.NewPCG(1, 2))
 	untouched, went := 0, 0
 	for at := 1; ; at++ {
@@ -166,7 +168,7 @@ func TestRecoverIsCutOff(t *testing.T) {
 		if err != nil {
 			t.Fatalf("operation %d: %v", at, err)
 		}
-		reset := log.LastIndex() > uint64(want.Status.Applied)+1
+		reset := log.LastIndex() > last
 		if err := log.Close(); err != nil {
 			t.Fatal(err)
 		}
@@ -177,8 +179,8 @@ func TestRecoverIsCutOff(t *testing.T) {
 			}
 		}
 		r, err := recoverFrom(disk, "data")
-		if err != nil || r.Status.Revision < want.Status.Revision || r.Status.Keys != want.Status.Keys {
-			t.Fatalf("operation %d, again: %+v, %v; want %+v", at, r.Status, err, want.Status)
+		if err != nil || r.Status.Revision != 3 || r.Status.Keys != 2 {
+			t.Fatalf("operation %d, again: %+v, %v", at, r.Status, err)
 		}
 		went++
 	}
