@@ -73,10 +73,6 @@ func (l *logins) hash(ctx context.Context, password string) (hash string, err er
 	return hash, err
 }
 
-// nobodysHash stands in for that of a user who does not exist or has no
-// password, so that a refusal takes as long. No password fits.
-var nobodysHash = argonHash{memory: argonMemory, passes: argonPasses, threads: argonThreads, salt: make([]byte, argonSalt), key: make([]byte, argonKey)}
-
 // check tells whether hash is that of password. An empty one is nobody's.
 func (l *logins) check(ctx context.Context, hash, password string) (right bool, err error) {
 	if len(password) > kv.MaxPassword {
@@ -89,7 +85,8 @@ func (l *logins) check(ctx context.Context, hash, password string) (right bool, 
 		}
 		h, ok := parseArgon(hash)
 		if !ok {
-			h = nobodysHash
+			// Nobody's: so that a refusal takes as long as that of a user.
+			h = argonHash{memory: argonMemory, passes: argonPasses, threads: argonThreads, salt: make([]byte, argonSalt), key: make([]byte, argonKey)}
 		}
 		key := argon2.IDKey([]byte(password), h.salt, h.passes, h.memory, h.threads, uint32(len(h.key)))
 		right = subtle.ConstantTimeCompare(key, h.key) == 1 && ok

@@ -65,18 +65,25 @@ func withLease(op kv.Op, id kv.LeaseID) kv.Op {
 
 func nested(t kv.Txn) kv.Op { return kv.Op{Kind: kv.OpTxn, Txn: &t} }
 
-// The rights that commands need, as etcd has them.
-func TestCommandsNeedRights(t *testing.T) {
-	d := guarded(t)
-	d.apply(EncodeGrant(nil, 7, time.Hour)) // has a key of others
+// leased makes two leases and keys: 7 has one of others, 8 one of u.
+func (d *driver) leased() *driver {
+	d.apply(EncodeGrant(nil, 7, time.Hour))
 	d.apply(EncodeGrant(nil, 8, time.Hour))
 	d.apply(encodeOps(withLease(putOf("a"), 7), withLease(putOf("c"), 8), putOf("x")))
+	return d
+}
+
+// ofU is a command, and what u gets for it.
+type ofU struct {
+	command []byte
+	want    error
+}
+
+// commandsOfU are commands of each kind.
+func commandsOfU(authRevision uint64) map[string]ofU {
 	yes, no := error(nil), error(kv.ErrPermissionDenied)
 	never := []kv.Compare{{Key: []byte("c"), Target: kv.CompareVersion, Number: 99}}
-	for name, c := range map[string]struct {
-		command []byte
-		want    error
-	}{
+	return map[string]ofU{
 		"put":                            {encodeOps(putOf("c")), yes},
 		"put to read":                    {encodeOps(putOf("b")), no},
 		"put and show":                   {encodeOps(withPrev(putOf("d"))), yes},
@@ -113,10 +120,16 @@ func TestCommandsNeedRights(t *testing.T) {
 		"alarm":                          {EncodeAlarm(nil, kv.Alarm{}, true), no},
 		"downgrade":                      {EncodeDowngrade(nil, "1"), no},
 		"disable":                        {EncodeAuth(nil, &auth.Change{Op: auth.Disable}), no},
-		"make a token":                   {EncodeToken(nil, &kv.Token{Caller: kv.Caller{User: "root", AuthRevision: d.Access().Revision()}, TTL: time.Hour}), no},
+		"make a token":                   {EncodeToken(nil, &kv.Token{Caller: kv.Caller{User: "root", AuthRevision: authRevision}, TTL: time.Hour}), no},
 		"revoke a token":                 {EncodeRevokeToken(nil, kv.TokenID{}), no},
 		"of two leases one is another's": {EncodeKeepAlive(nil, 8, 7), yes},
-	} {
+	}
+}
+
+// The rights that commands need, as etcd has them.
+func TestCommandsNeedRights(t *testing.T) {
+	d := guarded(t).leased()
+	for name, c := range commandsOfU(d.Access().Revision()) {
 		before := d.header().Revision
 		for _, who := range []struct {
 			name string
@@ -137,10 +150,7 @@ func TestCommandsNeedRights(t *testing.T) {
 		if err, _ := d.apply(d.as("root", slices.Clone(c.command))).(error); errors.Is(err, kv.ErrPermissionDenied) {
 			t.Errorf("%s of root: %v", name, err)
 		}
-		d = guarded(t) // root may have changed much
-		d.apply(EncodeGrant(nil, 7, time.Hour))
-		d.apply(EncodeGrant(nil, 8, time.Hour))
-		d.apply(encodeOps(withLease(putOf("a"), 7), withLease(putOf("c"), 8), putOf("x")))
+		d = guarded(t).leased() // root may have changed much
 	}
 }
 
