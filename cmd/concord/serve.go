@@ -38,6 +38,7 @@ type serveSettings struct {
 	MaxRequestBytes byteSize      `set:"max-request-bytes" usage:"keys and values of one request, as 67108864 or 64MiB"`
 	MaxKeyBytes     byteSize      `set:"max-key-bytes" usage:"longest key, at most 64KiB"`
 	MaxTxnOps       int           `set:"max-txn-ops" usage:"comparisons, and operations a branch, of one transaction"`
+	AuthToken       string        `set:"auth-token" usage:"what a login gives: simple, or jwt,sign-method=M,pub-key=FILE,priv-key=FILE,ttl=D; the same on all members"`
 	LogLevel        string        `set:"log-level" usage:"debug, info, warn or error (default debug in dev, info in prod); none of them writes per request"`
 	LogFormat       string        `set:"log-format" usage:"text or json"`
 	TLS             tlsSettings
@@ -47,7 +48,7 @@ func defaultServeSettings() serveSettings {
 	return serveSettings{
 		Env: "dev", Name: "n1", ClientAddr: "127.0.0.1:2379",
 		Heartbeat: 100 * time.Millisecond, ElectionTimeout: time.Second,
-		MaxRequestBytes: 64 << 20, MaxKeyBytes: 1024, MaxTxnOps: 10_000,
+		MaxRequestBytes: 64 << 20, MaxKeyBytes: 1024, MaxTxnOps: 10_000, AuthToken: "simple",
 		LogFormat: "text",
 	}
 }
@@ -109,6 +110,7 @@ func runServe(ctx context.Context, g *globals, s serveSettings) error {
 	fmt.Fprintf(g.std.err, "member %s serves clients at %s, data in %s\n", s.Name, clients.Addr(), s.DataDir)
 	return serveNode(ctx, node, server.Config{
 		Listeners: []net.Listener{clients}, TLS: secure, Logger: log, Limits: s.limits(),
+		Auth: server.AuthConfig{Token: s.AuthToken},
 	})
 }
 
