@@ -7,26 +7,19 @@ import (
 	"slices"
 	"time"
 
+	"github.com/concord-kv/concord/internal/backup"
 	"github.com/concord-kv/concord/internal/machine"
 	"github.com/concord-kv/concord/internal/memberfile"
 	"github.com/concord-kv/concord/kv"
 )
 
-// setAside renames a data directory that may not be used again, so that the
-// member starts anew beside it. Nothing is deleted.
+// setAside makes room for a new data directory.
 func setAside(cfg config) error {
-	fs, dir := cfg.fs, cfg.dir
-	for i := 1; ; i++ {
-		aside := fmt.Sprintf("%s.aside-%d", dir, i)
-		if _, err := fs.ReadDir(aside); err == nil {
-			continue
-		}
-		if err := fs.Rename(dir, aside); err != nil {
-			return fmt.Errorf("set the data directory aside: %w", err)
-		}
-		cfg.logger.Warn("data directory set aside", "from", dir, "to", aside)
-		return nil
+	aside, err := backup.SetAside(cfg.fs, cfg.dir)
+	if err == nil {
+		cfg.logger.Warn("data directory set aside", "from", cfg.dir, "to", aside)
 	}
+	return err
 }
 
 // join makes this new member a learner of a cluster that the others have

@@ -126,6 +126,13 @@ func build(fsys vfs.FS, dir string, backup io.Reader, p Plan) (Restored, error) 
 	if err != nil {
 		return Restored{}, err
 	}
+	status, err := found(fsys, dir, m, p)
+	return Restored{Plan: p, From: from, Status: status}, err
+}
+
+// found makes the state of m that of a new cluster, and dir the whole data
+// directory of its member.
+func found(fsys vfs.FS, dir string, m *machine.Machine, p Plan) (kv.Status, error) {
 	m.Bootstrap(p.Cluster, p.Members)
 	voters := make([]uint64, len(p.Members))
 	for i, member := range p.Members {
@@ -133,29 +140,29 @@ func build(fsys vfs.FS, dir string, backup io.Reader, p Plan) (Restored, error) 
 	}
 	meta, err := replica.FirstSnapshot(uint64(p.Cluster), voters)
 	if err != nil {
-		return Restored{}, err
+		return kv.Status{}, err
 	}
 	status := m.Status()
 	meta.Time, meta.Hash = int64(status.Time), status.Hash
 	snaps, err := snap.Open(fsys, filepath.Join(dir, "snap"), snap.Options{})
 	if err != nil {
-		return Restored{}, err
+		return kv.Status{}, err
 	}
 	write, release := m.Snapshot()
 	defer release()
 	if _, err := snaps.Create(meta, write); err != nil {
-		return Restored{}, err
+		return kv.Status{}, err
 	}
 	log, err := wal.Open(fsys, filepath.Join(dir, "wal"), wal.Options{})
 	if err != nil {
-		return Restored{}, err
+		return kv.Status{}, err
 	}
 	if err := errors.Join(log.Append(replica.FirstBatch()), log.Close()); err != nil {
-		return Restored{}, err
+		return kv.Status{}, err
 	}
 	self := p.Members[p.Self]
 	err = memberfile.Save(fsys, dir, memberfile.File{ID: uint64(self.ID), Name: self.Name, Cluster: uint64(p.Cluster)})
-	return Restored{Plan: p, From: from, Status: status}, err
+	return status, err
 }
 
 // load gives m the state in a backup, which it keeps in dir meanwhile.
