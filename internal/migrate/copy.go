@@ -31,7 +31,7 @@ type Summary struct {
 	// that the source says they have but does not have itself.
 	Keys, Written, Unchanged, Orphans int64
 	// Deleted counts keys deleted from the target, Extra those that were left
-	// there though the source does not have them, as far as they were met.
+	// there though the source does not have them.
 	Deleted, Extra int64
 	// Leases counts those of the source that are in use in the target, Granted
 	// those of them that were new there.
@@ -100,9 +100,6 @@ func (c *Copying) merge(ctx context.Context) error {
 		s, err := from.peek(ctx)
 		if err != nil {
 			return err
-		}
-		if s == nil && !c.plan.Delete {
-			return nil // what is behind is of no interest
 		}
 		t, err := to.peek(ctx)
 		if err != nil {
