@@ -203,7 +203,7 @@ func damaged(err error, cluster bool) error {
 	if !errors.As(err, &log) && !errors.As(err, &snapshot) {
 		return err
 	}
-	step := "a member that is alone has nobody to ask: restore a backup with 'concord backup restore FILE --data-dir NEW-DIRECTORY'; if its cluster has other members, start it with --peers and --rejoin, and it gets its data from them"
+	step := "a member that is alone has nobody to ask: restore a backup with 'concord backup restore FILE --data-dir NEW-DIRECTORY', or see what 'concord cluster recover DIRECTORY' can keep; if its cluster has other members, start it with --peers and --rejoin, and it gets its data from them"
 	if cluster {
 		step = "start this member with --rejoin: it sets the directory aside and gets its data from the others"
 	}

@@ -50,7 +50,7 @@ func (e *DamageError) Error() string { return e.Err.Error() + "; " + e.Next }
 func (e *DamageError) Unwrap() error { return e.Err }
 
 const (
-	nextRejoin   = "if the cluster has other members, start this one with 'concord serve --rejoin' and its --peers: it gets its data from them; a member that is alone needs a backup: 'concord backup restore FILE --data-dir NEW-DIRECTORY'"
+	nextRejoin   = "if the cluster has other members, start this one with 'concord serve --rejoin' and its --peers: it gets its data from them; a member that is alone needs a backup: 'concord backup restore FILE --data-dir NEW-DIRECTORY'; 'concord cluster recover DIRECTORY' tells what can be kept without one"
 	nextSnapshot = "the member starts without it, from another snapshot and the log; it writes a new one in time"
 )
 
