@@ -8,6 +8,7 @@ import (
 	"go.etcd.io/etcd/api/v3/authpb"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/concord-kv/concord/kv"
 )
@@ -20,26 +21,26 @@ type authServer struct {
 }
 
 // AuthStatus says whether authentication is on, and at which revision.
-func (s *authServer) AuthStatus(ctx context.Context, _ *pb.AuthStatusRequest) (*pb.AuthStatusResponse, error) {
+func (s *authServer) AuthStatus(ctx context.Context, r *pb.AuthStatusRequest) (*pb.AuthStatusResponse, error) {
+	st := kv.AuthStatus{Header: s.now(), Revision: 1}
 	if s.authority == nil {
-		return &pb.AuthStatusResponse{Header: s.header(s.now(), extensions{}), AuthRevision: 1}, nil
+		x, err := extensionsOf(r)
+		return &pb.AuthStatusResponse{Header: s.header(st.Header, x), AuthRevision: st.Revision}, err
 	}
-	ctx, err := s.identify(ctx)
-	if err != nil {
-		return nil, toStatus(err)
-	}
-	st, err := s.authority.AuthStatus(ctx)
-	if err != nil {
-		return nil, toStatus(err)
-	}
-	return &pb.AuthStatusResponse{
-		Header: s.header(st.Header, extensions{}), Enabled: st.Enabled, AuthRevision: st.Revision,
-	}, nil
+	h, err := s.change(ctx, r, func(ctx context.Context, a kv.Authority) (_ kv.Header, err error) {
+		st, err = a.AuthStatus(ctx)
+		return st.Header, err
+	})
+	return &pb.AuthStatusResponse{Header: h, Enabled: st.Enabled, AuthRevision: st.Revision}, err
 }
 
 // Authenticate gives who knows a password a token. Whoever does not, learns
 // nothing about the users that there are.
 func (s *authServer) Authenticate(ctx context.Context, r *pb.AuthenticateRequest) (*pb.AuthenticateResponse, error) {
+	x, err := extensionsOf(r)
+	if err != nil {
+		return nil, err
+	}
 	if s.authority == nil {
 		return nil, rpctypes.ErrGRPCAuthNotEnabled
 	}
@@ -57,39 +58,43 @@ func (s *authServer) Authenticate(ctx context.Context, r *pb.AuthenticateRequest
 		case err != nil:
 			return nil, toStatus(err)
 		default:
-			return &pb.AuthenticateResponse{Header: s.header(h, extensions{}), Token: token}, nil
+			return &pb.AuthenticateResponse{Header: s.header(h, x), Token: token}, nil
 		}
 	}
 }
 
-// change makes a change in the name of whoever calls.
-func (s *authServer) change(ctx context.Context, do func(context.Context, kv.Authority) (kv.Header, error)) (*pb.ResponseHeader, error) {
+// change makes a change in the name of whoever calls, or asks in that name.
+func (s *authServer) change(ctx context.Context, r protoreflect.ProtoMessage, do func(context.Context, kv.Authority) (kv.Header, error)) (*pb.ResponseHeader, error) {
+	x, err := extensionsOf(r)
+	if err != nil {
+		return nil, err
+	}
 	if s.authority == nil {
 		return nil, rpctypes.ErrGRPCNotCapable
 	}
-	ctx, err := s.identify(ctx)
-	if err != nil {
+	if ctx, err = s.identify(ctx); err != nil {
 		return nil, toStatus(err)
 	}
 	h, err := do(ctx, s.authority)
 	if err != nil {
 		return nil, toStatus(err)
 	}
-	return s.header(h, extensions{}), nil
+	return s.header(h, x), nil
 }
 
 // AuthEnable switches authentication on.
-func (s *authServer) AuthEnable(ctx context.Context, _ *pb.AuthEnableRequest) (*pb.AuthEnableResponse, error) {
-	h, err := s.change(ctx, func(ctx context.Context, a kv.Authority) (kv.Header, error) { return a.EnableAuth(ctx) })
+func (s *authServer) AuthEnable(ctx context.Context, r *pb.AuthEnableRequest) (*pb.AuthEnableResponse, error) {
+	h, err := s.change(ctx, r, func(ctx context.Context, a kv.Authority) (kv.Header, error) { return a.EnableAuth(ctx) })
 	return &pb.AuthEnableResponse{Header: h}, err
 }
 
 // AuthDisable switches authentication off.
-func (s *authServer) AuthDisable(ctx context.Context, _ *pb.AuthDisableRequest) (*pb.AuthDisableResponse, error) {
+func (s *authServer) AuthDisable(ctx context.Context, r *pb.AuthDisableRequest) (*pb.AuthDisableResponse, error) {
 	if s.authority == nil { // as where it is off already
-		return &pb.AuthDisableResponse{Header: s.header(s.now(), extensions{})}, nil
+		x, err := extensionsOf(r)
+		return &pb.AuthDisableResponse{Header: s.header(s.now(), x)}, err
 	}
-	h, err := s.change(ctx, func(ctx context.Context, a kv.Authority) (kv.Header, error) { return a.DisableAuth(ctx) })
+	h, err := s.change(ctx, r, func(ctx context.Context, a kv.Authority) (kv.Header, error) { return a.DisableAuth(ctx) })
 	return &pb.AuthDisableResponse{Header: h}, err
 }
 
@@ -100,14 +105,14 @@ func (s *authServer) UserAdd(ctx context.Context, r *pb.AuthUserAddRequest) (*pb
 	if !user.NoPassword {
 		user.Password = r.Password
 	}
-	h, err := s.change(ctx, func(ctx context.Context, a kv.Authority) (kv.Header, error) { return a.AddUser(ctx, user) })
+	h, err := s.change(ctx, r, func(ctx context.Context, a kv.Authority) (kv.Header, error) { return a.AddUser(ctx, user) })
 	return &pb.AuthUserAddResponse{Header: h}, err
 }
 
 // UserGet tells a user's roles.
 func (s *authServer) UserGet(ctx context.Context, r *pb.AuthUserGetRequest) (*pb.AuthUserGetResponse, error) {
 	var user kv.User
-	h, err := s.change(ctx, func(ctx context.Context, a kv.Authority) (h kv.Header, err error) {
+	h, err := s.change(ctx, r, func(ctx context.Context, a kv.Authority) (h kv.Header, err error) {
 		user, h, err = a.User(ctx, r.Name)
 		return h, err
 	})
@@ -115,9 +120,9 @@ func (s *authServer) UserGet(ctx context.Context, r *pb.AuthUserGetRequest) (*pb
 }
 
 // UserList lists the users.
-func (s *authServer) UserList(ctx context.Context, _ *pb.AuthUserListRequest) (*pb.AuthUserListResponse, error) {
+func (s *authServer) UserList(ctx context.Context, r *pb.AuthUserListRequest) (*pb.AuthUserListResponse, error) {
 	var users []string
-	h, err := s.change(ctx, func(ctx context.Context, a kv.Authority) (h kv.Header, err error) {
+	h, err := s.change(ctx, r, func(ctx context.Context, a kv.Authority) (h kv.Header, err error) {
 		users, h, err = a.Users(ctx)
 		return h, err
 	})
@@ -126,13 +131,13 @@ func (s *authServer) UserList(ctx context.Context, _ *pb.AuthUserListRequest) (*
 
 // UserDelete deletes a user.
 func (s *authServer) UserDelete(ctx context.Context, r *pb.AuthUserDeleteRequest) (*pb.AuthUserDeleteResponse, error) {
-	h, err := s.change(ctx, func(ctx context.Context, a kv.Authority) (kv.Header, error) { return a.DeleteUser(ctx, r.Name) })
+	h, err := s.change(ctx, r, func(ctx context.Context, a kv.Authority) (kv.Header, error) { return a.DeleteUser(ctx, r.Name) })
 	return &pb.AuthUserDeleteResponse{Header: h}, err
 }
 
 // UserChangePassword gives a user another password.
 func (s *authServer) UserChangePassword(ctx context.Context, r *pb.AuthUserChangePasswordRequest) (*pb.AuthUserChangePasswordResponse, error) {
-	h, err := s.change(ctx, func(ctx context.Context, a kv.Authority) (kv.Header, error) {
+	h, err := s.change(ctx, r, func(ctx context.Context, a kv.Authority) (kv.Header, error) {
 		return a.SetPassword(ctx, r.Name, r.Password)
 	})
 	return &pb.AuthUserChangePasswordResponse{Header: h}, err
@@ -140,7 +145,7 @@ func (s *authServer) UserChangePassword(ctx context.Context, r *pb.AuthUserChang
 
 // UserGrantRole gives a user a role.
 func (s *authServer) UserGrantRole(ctx context.Context, r *pb.AuthUserGrantRoleRequest) (*pb.AuthUserGrantRoleResponse, error) {
-	h, err := s.change(ctx, func(ctx context.Context, a kv.Authority) (kv.Header, error) {
+	h, err := s.change(ctx, r, func(ctx context.Context, a kv.Authority) (kv.Header, error) {
 		return a.GrantRole(ctx, r.User, r.Role)
 	})
 	return &pb.AuthUserGrantRoleResponse{Header: h}, err
@@ -148,7 +153,7 @@ func (s *authServer) UserGrantRole(ctx context.Context, r *pb.AuthUserGrantRoleR
 
 // UserRevokeRole takes a role from a user.
 func (s *authServer) UserRevokeRole(ctx context.Context, r *pb.AuthUserRevokeRoleRequest) (*pb.AuthUserRevokeRoleResponse, error) {
-	h, err := s.change(ctx, func(ctx context.Context, a kv.Authority) (kv.Header, error) {
+	h, err := s.change(ctx, r, func(ctx context.Context, a kv.Authority) (kv.Header, error) {
 		return a.RevokeRole(ctx, r.Name, r.Role)
 	})
 	return &pb.AuthUserRevokeRoleResponse{Header: h}, err
@@ -156,14 +161,14 @@ func (s *authServer) UserRevokeRole(ctx context.Context, r *pb.AuthUserRevokeRol
 
 // RoleAdd adds a role.
 func (s *authServer) RoleAdd(ctx context.Context, r *pb.AuthRoleAddRequest) (*pb.AuthRoleAddResponse, error) {
-	h, err := s.change(ctx, func(ctx context.Context, a kv.Authority) (kv.Header, error) { return a.AddRole(ctx, r.Name) })
+	h, err := s.change(ctx, r, func(ctx context.Context, a kv.Authority) (kv.Header, error) { return a.AddRole(ctx, r.Name) })
 	return &pb.AuthRoleAddResponse{Header: h}, err
 }
 
 // RoleGet tells a role's permissions.
 func (s *authServer) RoleGet(ctx context.Context, r *pb.AuthRoleGetRequest) (*pb.AuthRoleGetResponse, error) {
 	var role kv.AuthRole
-	h, err := s.change(ctx, func(ctx context.Context, a kv.Authority) (h kv.Header, err error) {
+	h, err := s.change(ctx, r, func(ctx context.Context, a kv.Authority) (h kv.Header, err error) {
 		role, h, err = a.AuthRole(ctx, r.Role)
 		return h, err
 	})
@@ -177,9 +182,9 @@ func (s *authServer) RoleGet(ctx context.Context, r *pb.AuthRoleGetRequest) (*pb
 }
 
 // RoleList lists the roles.
-func (s *authServer) RoleList(ctx context.Context, _ *pb.AuthRoleListRequest) (*pb.AuthRoleListResponse, error) {
+func (s *authServer) RoleList(ctx context.Context, r *pb.AuthRoleListRequest) (*pb.AuthRoleListResponse, error) {
 	var roles []string
-	h, err := s.change(ctx, func(ctx context.Context, a kv.Authority) (h kv.Header, err error) {
+	h, err := s.change(ctx, r, func(ctx context.Context, a kv.Authority) (h kv.Header, err error) {
 		roles, h, err = a.AuthRoles(ctx)
 		return h, err
 	})
@@ -188,13 +193,13 @@ func (s *authServer) RoleList(ctx context.Context, _ *pb.AuthRoleListRequest) (*
 
 // RoleDelete deletes a role.
 func (s *authServer) RoleDelete(ctx context.Context, r *pb.AuthRoleDeleteRequest) (*pb.AuthRoleDeleteResponse, error) {
-	h, err := s.change(ctx, func(ctx context.Context, a kv.Authority) (kv.Header, error) { return a.DeleteRole(ctx, r.Role) })
+	h, err := s.change(ctx, r, func(ctx context.Context, a kv.Authority) (kv.Header, error) { return a.DeleteRole(ctx, r.Role) })
 	return &pb.AuthRoleDeleteResponse{Header: h}, err
 }
 
 // RoleGrantPermission lets those with a role do something with some keys.
 func (s *authServer) RoleGrantPermission(ctx context.Context, r *pb.AuthRoleGrantPermissionRequest) (*pb.AuthRoleGrantPermissionResponse, error) {
-	h, err := s.change(ctx, func(ctx context.Context, a kv.Authority) (kv.Header, error) {
+	h, err := s.change(ctx, r, func(ctx context.Context, a kv.Authority) (kv.Header, error) {
 		if r.Perm == nil { // nothing to propose, but not everybody is told so
 			if err := a.Authorize(ctx, kv.ManageAuth); err != nil {
 				return kv.Header{}, err
@@ -210,7 +215,7 @@ func (s *authServer) RoleGrantPermission(ctx context.Context, r *pb.AuthRoleGran
 
 // RoleRevokePermission takes back what was granted with that key and end.
 func (s *authServer) RoleRevokePermission(ctx context.Context, r *pb.AuthRoleRevokePermissionRequest) (*pb.AuthRoleRevokePermissionResponse, error) {
-	h, err := s.change(ctx, func(ctx context.Context, a kv.Authority) (kv.Header, error) {
+	h, err := s.change(ctx, r, func(ctx context.Context, a kv.Authority) (kv.Header, error) {
 		return a.RevokePermission(ctx, r.Role, r.Key, r.RangeEnd)
 	})
 	return &pb.AuthRoleRevokePermissionResponse{Header: h}, err
