@@ -39,9 +39,14 @@ type serveSettings struct {
 	MaxKeyBytes     byteSize      `set:"max-key-bytes" usage:"longest key, at most 64KiB"`
 	MaxTxnOps       int           `set:"max-txn-ops" usage:"comparisons, and operations a branch, of one transaction"`
 	AuthToken       string        `set:"auth-token" usage:"what a login gives: simple, or jwt,sign-method=M,pub-key=FILE,priv-key=FILE,ttl=D; the same on all members"`
-	LogLevel        string        `set:"log-level" usage:"debug, info, warn or error (default debug in dev, info in prod); none of them writes per request"`
-	LogFormat       string        `set:"log-format" usage:"text or json"`
+	Log             logSettings
 	TLS             tlsSettings
+}
+
+// logSettings are the settings of a member about its log.
+type logSettings struct {
+	Level  string `set:"log-level" usage:"debug, info, warn or error (default debug in dev, info in prod); none of them writes per request"`
+	Format string `set:"log-format" usage:"text or json"`
 }
 
 func defaultServeSettings() serveSettings {
@@ -49,7 +54,7 @@ func defaultServeSettings() serveSettings {
 		Env: "dev", Name: "n1", ClientAddr: "127.0.0.1:2379",
 		Heartbeat: 100 * time.Millisecond, ElectionTimeout: time.Second,
 		MaxRequestBytes: 64 << 20, MaxKeyBytes: 1024, MaxTxnOps: 10_000, AuthToken: "simple",
-		LogFormat: "text",
+		Log: logSettings{Format: "text"},
 	}
 }
 
@@ -82,7 +87,7 @@ func runServe(ctx context.Context, g *globals, s serveSettings) error {
 	if err := s.check(); err != nil {
 		return err
 	}
-	log, _, err := newLogger(g, s.LogLevel, s.LogFormat)
+	log, _, err := newLogger(g, s.Log.Level, s.Log.Format)
 	if err != nil {
 		return err
 	}
@@ -152,10 +157,10 @@ func (s *serveSettings) check() error {
 	switch s.Env {
 	case "dev":
 		s.DataDir = cmp.Or(s.DataDir, filepath.Join("data", "dev", s.Name))
-		s.LogLevel = cmp.Or(s.LogLevel, "debug")
+		s.Log.Level = cmp.Or(s.Log.Level, "debug")
 	case "prod":
 		s.DataDir = cmp.Or(s.DataDir, filepath.Join("/var/lib/concord", s.Name))
-		s.LogLevel = cmp.Or(s.LogLevel, "info")
+		s.Log.Level = cmp.Or(s.Log.Level, "info")
 	default:
 		return usagef("--env %q is unknown; use dev or prod", s.Env)
 	}
