@@ -3,6 +3,7 @@ package concord
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"strings"
 	"testing"
@@ -10,6 +11,7 @@ import (
 
 	"golang.org/x/crypto/bcrypt"
 
+	"github.com/concord-kv/concord/internal/machine"
 	"github.com/concord-kv/concord/kv"
 	"github.com/concord-kv/concord/kv/kvtest"
 )
@@ -403,4 +405,49 @@ func TestStoreOfAUserIsAStore(t *testing.T) {
 		}
 		return callerStore{n}
 	}, kvtest.Options{})
+}
+
+// whenHealthy makes a change of members again for as long as the cluster is not
+// healthy enough for it.
+func whenHealthy(t *testing.T, n *Node, change func() error) error {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for {
+		err := change()
+		if !errors.Is(err, kv.ErrUnhealthyCluster) || n.Ready(ctx) != nil {
+			return err
+		}
+	}
+}
+
+// The name in which a change of members is asked for goes along to the leader,
+// and is looked at once more where the change is made.
+func TestMembersChangeInTheCallersName(t *testing.T) {
+	nodes := openCluster(t, 3)
+	guarded(t, nodes[0])
+	for i, n := range nodes {
+		if err := n.Ready(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		m := kv.Member{Name: fmt.Sprint("learner", i), Learner: true, PeerAddrs: []string{fmt.Sprintf("192.0.2.%d:1", i+1)}}
+		err := whenHealthy(t, n, func() (err error) {
+			m, err = n.AddMember(as(t, n, "root"), m)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		change := []machine.MemberChange{{Op: machine.RemoveMember, Member: kv.Member{ID: m.ID}}}
+		// Past the check on the way.
+		err = whenHealthy(t, n, func() error { return n.changeHere(as(t, n, "alice"), change) })
+		if !errors.Is(err, kv.ErrNotLeader) {
+			wantErr(t, "removal by alice", err, kv.ErrPermissionDenied)
+		}
+		err = whenHealthy(t, n, func() error { return n.RemoveMember(as(t, n, "root"), m.ID) })
+		wantErr(t, "removal by root", err, nil)
+	}
+	members, err := nodes[0].Members(as(t, nodes[0], "bob"))
+	if err != nil || len(members) != 3 {
+		t.Errorf("members %v, %v", members, err)
+	}
 }

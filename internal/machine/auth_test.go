@@ -542,3 +542,35 @@ func BenchmarkApplyPutAs(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkLookAs is what a request for a key costs, without and with a caller,
+// and what it costs to find out for whom its token stands.
+func BenchmarkLookAs(b *testing.B) {
+	d := guarded(b)
+	d.apply(encodeOps(putOf("c")))
+	for i := range 1000 {
+		token := kv.Token{ID: kv.TokenID{byte(i), byte(i >> 8)}, Caller: kv.Caller{User: "u", AuthRevision: d.Access().Revision()}, TTL: time.Hour}
+		d.apply(EncodeToken(nil, &token))
+	}
+	look := func(b *testing.B, c *kv.Caller) {
+		b.ReportAllocs()
+		r := &kv.Range{Key: []byte("c")}
+		for b.Loop() {
+			v := d.ViewAs(c)
+			if res, err := v.Range(r); err != nil || res.Count != 1 {
+				b.Fatal(err)
+			}
+			v.Close()
+		}
+	}
+	b.Run("program", func(b *testing.B) { look(b, nil) })
+	b.Run("user", func(b *testing.B) { look(b, &kv.Caller{User: "u", AuthRevision: d.Access().Revision()}) })
+	b.Run("token", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, _, ok := d.Token(kv.TokenID{77, 2}); !ok {
+				b.Fatal("the token is not good")
+			}
+		}
+	})
+}
