@@ -121,8 +121,9 @@ func (q *quota) take(ctx context.Context, cost int64) error {
 	q.left.Store(0)
 	a := kv.Alarm{Member: st.Member, Type: kv.AlarmNoSpace}
 	if !slices.Contains(q.upkeep.Alarms(), a) {
-		// Whether or not it can be raised, this request is refused.
-		_, _ = q.upkeep.SetAlarm(ctx, a, true)
+		// In the server's name, as the caller may not. Whether or not it can be
+		// raised, this request is refused.
+		_, _ = q.upkeep.SetAlarm(kv.WithoutCaller(ctx), a, true)
 	}
 	return kv.ErrNoSpace
 }

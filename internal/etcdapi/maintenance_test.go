@@ -16,6 +16,7 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"github.com/concord-kv/concord"
@@ -191,6 +192,45 @@ func TestQuota(t *testing.T) {
 	if _, err := c.Put(ctx, &pb.PutRequest{Key: []byte("b")}); err != nil {
 		t.Errorf("put afterwards: %v", err)
 	}
+}
+
+// TestQuotaOfUser: the alarm is raised in the server's name, also for a user who
+// may do no more than put a key.
+func TestQuotaOfUser(t *testing.T) {
+	n, _ := alone(t)
+	ctx := t.Context()
+	conn := serveNode(t, n, etcdapi.Options{Quota: 20_000})
+	for _, name := range []string{"root", "alice"} {
+		_, userErr := n.AddUser(ctx, kv.NewUser{Name: name, Password: "secret"})
+		_, roleErr := n.AddRole(ctx, name)
+		_, grantErr := n.GrantRole(ctx, name, name)
+		if err := errors.Join(userErr, roleErr, grantErr); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err := n.GrantPermission(ctx, "alice", kv.Permission{Access: kv.ReadWriteAccess, Key: []byte("a")})
+	if err == nil {
+		_, err = n.EnableAuth(ctx)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	login, err := pb.NewAuthClient(conn).Authenticate(ctx, &pb.AuthenticateRequest{Name: "alice", Password: "secret"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx = metadata.AppendToOutgoingContext(ctx, rpctypes.TokenFieldNameGRPC, login.Token)
+	for range 100 {
+		if _, err = pb.NewKVClient(conn).Put(ctx, &pb.PutRequest{Key: []byte("a"), Value: make([]byte, 1000)}); err != nil {
+			break
+		}
+	}
+	same(t, "put beyond the quota", err, rpctypes.ErrGRPCNoSpace)
+	if got := n.Alarms(); len(got) != 1 {
+		t.Errorf("alarms %v", got)
+	}
+	_, err = pb.NewMaintenanceClient(conn).Alarm(ctx, &pb.AlarmRequest{Action: pb.AlarmRequest_DEACTIVATE, MemberID: uint64(n.Status().Member), Alarm: pb.AlarmType_NOSPACE})
+	same(t, "disarming by a user", err, rpctypes.ErrGRPCPermissionDenied)
 }
 
 func TestDowngrade(t *testing.T) {
