@@ -43,6 +43,11 @@ type gateway struct {
 	mux   *runtime.ServeMux
 	limit int64 // of the body of a request, or one message of a stream
 
+	// ending has clients of websockets send no more; over closes their
+	// connections.
+	ending, over context.Context
+	hangUp, kill context.CancelFunc
+
 	// sockets are the websocket connections that are served.
 	sockets sync.WaitGroup
 }
@@ -51,6 +56,8 @@ type gateway struct {
 // have about limit bytes.
 func newGateway(limit int64) (*gateway, error) {
 	g := &gateway{pipe: bufconn.Listen(pipeBytes), limit: limit * jsonGrowth}
+	g.ending, g.hangUp = context.WithCancel(context.Background())
+	g.over, g.kill = context.WithCancel(context.Background())
 	var err error
 	g.conn, err = grpc.NewClient("passthrough:///gateway",
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return g.pipe.DialContext(ctx) }),
@@ -196,9 +203,19 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	g.mux.ServeHTTP(w, r)
 }
 
-// close ends the connection and waits until no websocket is left. Nothing is
-// called by then.
-func (g *gateway) close() {
+// close waits until no websocket is left, and closes what is left when ctx ends.
+// Calls must be ending by then, and hangUp called.
+func (g *gateway) close(ctx context.Context) {
+	left := make(chan struct{})
+	go func() {
+		g.sockets.Wait()
+		close(left)
+	}()
+	select {
+	case <-left:
+	case <-ctx.Done():
+	}
+	g.kill()
+	<-left
 	_ = g.conn.Close()
-	g.sockets.Wait()
 }

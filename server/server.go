@@ -137,9 +137,6 @@ type Server struct {
 	gateway   *gateway // nil without
 	metrics   *telemetry.Metrics
 	pages     *routes
-	// ending ends what requests over HTTP wait for.
-	ending context.Context
-	end    context.CancelFunc
 
 	// Safe for concurrent use.
 	checked healthCounts
@@ -178,7 +175,6 @@ func New(store kv.Store, cluster kv.Cluster, cfg Config) (_ *Server, err error) 
 	s.metrics = newMetrics(cluster, cfg.Quota)
 	s.metrics.Add(s.checked.figures)
 	s.metrics.Add(s.split.figures)
-	s.ending, s.end = context.WithCancel(context.Background())
 	s.grpc = s.newGRPC()
 	if open := etcdapi.Ungoverned(s.grpc.GetServiceInfo()); len(open) > 0 {
 		return nil, kv.Errorf(kv.Internal, "server: nobody has said who may call %v", open)
@@ -217,7 +213,6 @@ func (s *Server) newHTTPServer(store kv.Store, cluster kv.Cluster) *http.Server 
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    headerBytes,
 		ErrorLog:          slog.NewLogLogger(s.cfg.Logger.Handler(), slog.LevelDebug),
-		BaseContext:       func(net.Listener) context.Context { return s.ending },
 		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return withListener(withTLS(ctx, c), c) },
 	}
 }
@@ -323,6 +318,9 @@ func (s *Server) shutdown() {
 		s.cfg.Logger.Warn("could not close a listener", "err", err)
 	}
 	s.api.Close()
+	if s.gateway != nil {
+		s.gateway.hangUp()
+	}
 	drained := make(chan struct{})
 	go func() {
 		defer close(drained)
@@ -333,15 +331,14 @@ func (s *Server) shutdown() {
 	if s.http.Shutdown(ctx) != nil {
 		_ = s.http.Close() // what is left was given its time
 	}
+	if s.gateway != nil {
+		s.gateway.close(ctx)
+	}
 	select {
 	case <-drained:
 	case <-ctx.Done():
 		s.grpc.Stop()
 		<-drained
-	}
-	s.end()
-	if s.gateway != nil {
-		s.gateway.close()
 	}
 	s.split.wait()
 }

@@ -59,8 +59,12 @@ func (g *gateway) serveMessages(ws *websocket.Conn, r *http.Request) {
 	ctx, cancel := context.WithCancel(r.Context())
 	body, messages := io.Pipe()
 	defer cancel()
-	// Closing the connection ends the reader below.
+	// Closing the connection ends the reader below, and what sends.
 	defer context.AfterFunc(ctx, func() { _ = ws.Close() })()
+	defer context.AfterFunc(g.over, cancel)()
+	// At the end of the server a request that is not whole is none; streams
+	// are ended by those who serve them.
+	defer context.AfterFunc(g.ending, func() { _ = messages.CloseWithError(http.ErrServerClosed) })()
 	request := r.Clone(ctx)
 	request.Method, request.Body, request.ContentLength = http.MethodPost, body, -1
 	request.Header = socketHeader(r)
@@ -69,9 +73,7 @@ func (g *gateway) serveMessages(ws *websocket.Conn, r *http.Request) {
 		// Fragments of a message come one by one; JSON needs no separator.
 		var part []byte
 		for websocket.Message.Receive(ws, &part) == nil {
-			if _, err := messages.Write(part); err != nil {
-				return
-			}
+			_, _ = messages.Write(part) // nobody reads on after an error or at the end
 		}
 		_ = messages.Close()
 	})
