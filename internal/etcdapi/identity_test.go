@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 
+	"github.com/concord-kv/concord"
 	"github.com/concord-kv/concord/kv"
 )
 
@@ -187,7 +188,32 @@ func TestUnknownRightIsRefused(t *testing.T) {
 	}
 }
 
+// memberToken is a member with authentication on, and a token of alice's.
+func memberToken(b *testing.B) (*concord.Node, string) {
+	b.Helper()
+	node, err := concord.Open(b.Context(), b.TempDir())
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = node.Close() })
+	for _, user := range []string{kv.RootName, "alice"} {
+		if _, err := node.AddUser(b.Context(), kv.NewUser{Name: user, Password: "x"}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	_, role := node.AddRole(b.Context(), kv.RootName)
+	_, grant := node.GrantRole(b.Context(), kv.RootName, kv.RootName)
+	_, enable := node.EnableAuth(b.Context())
+	api := New(node, node, Options{})
+	token, _, issue := api.issueToken(b.Context(), kv.Caller{User: "alice", AuthRevision: node.Auth().Revision})
+	if err := errors.Join(role, grant, enable, issue); err != nil {
+		b.Fatal(err)
+	}
+	return node, token
+}
+
 func BenchmarkIdentify(b *testing.B) {
+	member, known := memberToken(b)
 	off := newDoor()
 	off.status.Enabled = false
 	files := jwtKeys(b)["RS256"]
@@ -206,6 +232,7 @@ func BenchmarkIdentify(b *testing.B) {
 	}{
 		{"NoUsers", new(API), callContext(b.Context())},
 		{"Off", &API{authority: off}, callContext(b.Context())},
+		{"Member", &API{authority: member}, callContext(b.Context(), "token", known)},
 		{"Simple", &API{authority: newDoor()}, callContext(b.Context(), "token", "good.12")},
 		{"JWT", &API{authority: newDoor(), opts: Options{Tokens: tokens}}, callContext(b.Context(), "token", token)},
 		{"Certificate", &API{authority: newDoor()}, certified(callContext(b.Context()), "bob")},
