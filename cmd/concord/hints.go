@@ -95,7 +95,7 @@ func hintFor(err error) string {
 		}
 		return "Is a member running there? Start one with 'concord dev', or name another with --endpoints."
 	case kv.PermissionDenied, kv.Unauthenticated:
-		return "Give a token that may do this with --token or CONCORD_TOKEN."
+		return "Give a user who may do this with --user or CONCORD_USER, or a token with --token or CONCORD_TOKEN."
 	}
 	if op := (*net.OpError)(nil); errors.As(err, &op) && errors.Is(err, fs.ErrPermission) {
 		return "Ports below 1024 need a right that this user does not have; choose a higher one."
