@@ -2,6 +2,7 @@ package differential
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -21,6 +22,9 @@ import (
 
 	"github.com/concord-kv/concord/compat/servers"
 )
+
+// steps is a number of its own, because passwords take their time.
+var steps = flag.Int("rights", 2000, "how many operations each test of users and rights makes")
 
 // The names and passwords are few, so that operations meet.
 var (
@@ -60,7 +64,7 @@ func testAuth(t *testing.T, members int, kind string) {
 	if from == 0 {
 		from = uint64(time.Now().UnixNano())
 	}
-	t.Logf("-seed %d -operations %d", from, *operations)
+	t.Logf("-seed %d -rights %d", from, *steps)
 	spec := kind
 	if kind == "jwt" {
 		key := filepath.Join(t.TempDir(), "key")
@@ -77,12 +81,12 @@ func testAuth(t *testing.T, members int, kind string) {
 		jwt: kind == "jwt", known: map[string]string{}, current: map[string]tokens{}, granted: map[string]int{},
 	}
 	started := time.Now()
-	for i := range *operations {
+	for i := range *steps {
 		if r.step(); r.differ >= *differences {
 			t.Fatalf("operation %d of seed %d differs; the operations before:\n%s", i, from, strings.Join(r.last, "\n"))
 		}
 	}
-	t.Logf("%d operations in %v, revision %d: %v", *operations, time.Since(started).Round(time.Second), r.revision, r.counts)
+	t.Logf("%d operations in %v, revision %d: %v", *steps, time.Since(started).Round(time.Second), r.revision, r.counts)
 }
 
 // step makes one operation.
