@@ -49,16 +49,10 @@ func named(t *testing.T, name string, trusted *x509.CertPool) tls.Certificate {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
 }
 
-// TestCertificateIsUser takes the common name of a client's certificate for the
-// user, but not of one that comes through the JSON gateway.
-func TestCertificateIsUser(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	node, err := concord.Open(ctx, t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer node.Close()
+// addCertified adds root and alice, who have no passwords, and switches
+// authentication on.
+func addCertified(t *testing.T, ctx context.Context, node *concord.Node) {
+	t.Helper()
 	for _, user := range []string{"root", "alice"} {
 		_, err := node.AddUser(ctx, kv.NewUser{Name: user, NoPassword: true})
 		if err == nil {
@@ -77,6 +71,19 @@ func TestCertificateIsUser(t *testing.T) {
 	if _, err := node.EnableAuth(ctx); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestCertificateIsUser takes the common name of a client's certificate for the
+// user, but not of one that comes through the JSON gateway.
+func TestCertificateIsUser(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	node, err := concord.Open(ctx, t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer node.Close()
+	addCertified(t, ctx, node)
 	cert, pool := certificate(t)
 	clients := x509.NewCertPool()
 	secure := &tls.Config{Certificates: []tls.Certificate{cert}, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: clients}
