@@ -69,7 +69,7 @@ NETWORK ?= -members 1 -clients 1,100,1000 -ops put,get -rounds 5
 bench-network: build ## servers beside etcd's, with etcd's Go client (downloads etcd)
 	go -C bench run ./network -concord "$(CURDIR)/bin/concord" $(NETWORK)
 
-.PHONY: compat-npm compat-python compat compat-differential compat-etcdctl compat-clientv3 compat-migrate compat-shim compat-gateway
+.PHONY: compat-npm compat-python compat-coredns compat compat-differential compat-etcdctl compat-clientv3 compat-migrate compat-shim compat-gateway
 
 compat: compat-differential compat-etcdctl compat-clientv3 compat-migrate compat-shim compat-gateway ## etcd's clients and answers beside ours (downloads etcd); see docs/COMPATIBILITY.md
 
@@ -101,6 +101,9 @@ PYTHON_PACKAGES = python3-etcd3 python3-etcd3gw
 compat-python: ## Debian's python3-etcd3 and -etcd3gw likewise (installs them with apt-get, which needs root)
 	dpkg -s $(PYTHON_PACKAGES) >/dev/null 2>&1 || apt-get install -y --no-install-recommends $(PYTHON_PACKAGES)
 	$(FOREIGN) TestPython
+
+compat-coredns: ## CoreDNS with its etcd plugin likewise (downloads CoreDNS)
+	$(FOREIGN) TestCoreDNS
 
 ci: ## what is run for every change; under 30 minutes on two cores
 	.ci/run

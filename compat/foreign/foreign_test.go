@@ -35,6 +35,21 @@ func TestPython(t *testing.T) {
 	})
 }
 
+// TestCoreDNS runs CoreDNS's etcd plugin, which is a module of its own.
+func TestCoreDNS(t *testing.T) {
+	onAll(t, func(t *testing.T, c *cluster) {
+		c.check(filepath.Join("..", "coredns"), "go", "test", "-count=1", "-v", "-timeout=5m", ".")
+	})
+}
+
+// TestPatroni runs Debian's Patroni and PostgreSQL.
+func TestPatroni(t *testing.T) {
+	t.Setenv("PYTHONDONTWRITEBYTECODE", "1")
+	onAll(t, func(t *testing.T, c *cluster) {
+		c.check(filepath.Join("..", "patroni"), "/usr/bin/python3", "test_patroni.py")
+	})
+}
+
 // run runs a command and shows what it prints.
 func run(t *testing.T, dir string, command ...string) {
 	t.Helper()
