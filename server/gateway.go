@@ -69,7 +69,7 @@ func newGateway(limit int64) (*gateway, error) {
 	g.mux = runtime.NewServeMux(runtime.WithMarshalerOption(runtime.MIMEWildcard, shapes{&runtime.HTTPBodyMarshaler{Marshaler: &runtime.JSONPb{
 		MarshalOptions:   protojson.MarshalOptions{UseProtoNames: true},
 		UnmarshalOptions: protojson.UnmarshalOptions{DiscardUnknown: true},
-	}}}))
+	}}, g.limit}))
 	return g, errors.Join(g.register(), g.registerSessions())
 }
 
@@ -86,8 +86,38 @@ func (g *gateway) register() error {
 	return nil
 }
 
-// shapes writes JSON as etcd's gateway does.
-type shapes struct{ *runtime.HTTPBodyMarshaler }
+// shapes reads and writes JSON as etcd's gateway does.
+type shapes struct {
+	*runtime.HTTPBodyMarshaler
+	limit int64 // of one message
+}
+
+// NewDecoder bounds each message, which is read whole before gRPC sees it, also
+// where a body has no end: a stream's, or a websocket's.
+func (s shapes) NewDecoder(r io.Reader) runtime.Decoder {
+	from := &boundedReader{from: r}
+	d := s.HTTPBodyMarshaler.NewDecoder(from)
+	return runtime.DecoderFunc(func(v any) error {
+		from.left = s.limit
+		return d.Decode(v)
+	})
+}
+
+// boundedReader fails after left bytes.
+type boundedReader struct {
+	from io.Reader
+	left int64
+}
+
+// Read implements [io.Reader].
+func (r *boundedReader) Read(p []byte) (int, error) {
+	if r.left <= 0 {
+		return 0, &http.MaxBytesError{}
+	}
+	n, err := r.from.Read(p[:min(int64(len(p)), r.left)])
+	r.left -= int64(n)
+	return n, err
+}
 
 // Marshal leaves of errors, alone or at the end of a stream, what etcd's have.
 func (s shapes) Marshal(v any) ([]byte, error) {
@@ -182,7 +212,7 @@ func (g *gateway) stream(ctx context.Context, m protoreflect.MethodDescriptor, r
 }
 
 // twoWay are the streams of which a client may send requests for as long as it
-// gets answers. Their bodies have no bound, but what gRPC takes for one message.
+// gets answers. Their bodies have no bound, but each message in them has.
 var twoWay = map[string]bool{"/v3/watch": true, "/v3/lease/keepalive": true}
 
 // ServeHTTP serves one request: a websocket's, or a plain one.

@@ -190,3 +190,24 @@ func TestReflection(t *testing.T) {
 		}
 	}
 }
+
+// TestGatewayEndless sends a message without an end where a body may have none:
+// nobody keeps it.
+func TestGatewayEndless(t *testing.T) {
+	cluster := new(lone)
+	cluster.leader.Store(1)
+	addrs, _ := start(t, kvtest.NewModel(kv.Limits{}), cluster, server.Config{Limits: kv.Limits{RequestBytes: 1000}})
+	ws, err := websocket.Dial("ws://"+addrs[0].String()+"/v3/kv/put", "", "http://localhost/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ws.Close()
+	const most, kept = 64 << 20, 32 << 20 // which has what the kernel buffers
+	part, sent := `{"key":"`, 0
+	for ; sent < most && websocket.Message.Send(ws, part) == nil; sent += len(part) {
+		part = strings.Repeat("A", 64<<10)
+	}
+	if sent > kept {
+		t.Errorf("%d bytes of one message were taken", sent)
+	}
+}
