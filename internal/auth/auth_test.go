@@ -318,3 +318,29 @@ func BenchmarkChangeRole(b *testing.B) {
 		tables = with(b, tables, Change{Op: GrantPermission, Role: "role-1", Permission: permission(kv.ReadAccess, "a", "b")})
 	}
 }
+
+// TestNamesWithZeros has a user with one role whose name is that of another
+// user's two roles with a zero byte between. What was decoded gives it no more
+// than what it was made of.
+func TestNamesWithZeros(t *testing.T) {
+	tables := with(t, New(), Change{Op: AddUser, Name: "root"}, Change{Op: GrantRole, Name: "root", Role: "root"},
+		Change{Op: AddUser, Name: "both"}, Change{Op: AddUser, Name: "neither"})
+	for _, name := range []string{"a", "b", "a\x00b"} {
+		tables = with(t, tables, Change{Op: AddRole, Role: name})
+	}
+	tables = with(t, tables, Change{Op: GrantPermission, Role: "a", Permission: permission(kv.ReadAccess, "k", "")},
+		Change{Op: GrantRole, Name: "both", Role: "a"}, Change{Op: GrantRole, Name: "both", Role: "b"},
+		Change{Op: GrantRole, Name: "neither", Role: "a\x00b"}, Change{Op: Enable})
+	decoded, _, err := Decode(NewTokens().Append(tables.Append(nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tables := range []*Tables{tables, decoded} {
+		for name, want := range map[string]error{"both": nil, "neither": kv.ErrPermissionDenied} {
+			s := tables.Subject([]byte(name), tables.Revision())
+			if err := s.Keys(kv.ReadAccess, []byte("k"), nil); !errors.Is(err, want) {
+				t.Errorf("%s reads k: %v, want %v", name, err, want)
+			}
+		}
+	}
+}

@@ -3,7 +3,6 @@ package auth
 import (
 	"cmp"
 	"slices"
-	"strings"
 
 	"github.com/concord-kv/concord/kv"
 )
@@ -60,11 +59,14 @@ func (t *Tables) merge(roles []string) *grants {
 type shared map[string]*grants
 
 func (s shared) merge(t *Tables, roles []string) *grants {
-	key := strings.Join(roles, "\x00")
-	if s[key] == nil {
-		s[key] = t.merge(roles)
+	var key []byte
+	for _, name := range roles {
+		key = appendString(key, name) // names may have any byte in them
 	}
-	return s[key]
+	if s[string(key)] == nil {
+		s[string(key)] = t.merge(roles)
+	}
+	return s[string(key)]
 }
 
 // mergeIntervals sorts the list and joins what overlaps or touches.
