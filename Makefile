@@ -69,9 +69,9 @@ NETWORK ?= -members 1 -clients 1,100,1000 -ops put,get -rounds 5
 bench-network: build ## servers beside etcd's, with etcd's Go client (downloads etcd)
 	go -C bench run ./network -concord "$(CURDIR)/bin/concord" $(NETWORK)
 
-.PHONY: compat-npm compat-python compat-coredns compat compat-differential compat-etcdctl compat-clientv3 compat-migrate compat-shim compat-gateway
+.PHONY: compat-npm compat-python compat-coredns compat-patroni compat compat-differential compat-etcdctl compat-clientv3 compat-migrate compat-shim compat-gateway
 
-compat: compat-differential compat-etcdctl compat-clientv3 compat-migrate compat-shim compat-gateway ## etcd's clients and answers beside ours (downloads etcd); see docs/COMPATIBILITY.md
+compat: compat-differential compat-etcdctl compat-clientv3 compat-migrate compat-shim compat-gateway compat-npm compat-coredns ## etcd's clients and answers beside ours (downloads etcd); see docs/COMPATIBILITY.md
 
 compat-differential: ## OPERATIONS (60000) random ones on etcd and Concord, and every error, by SEED
 	go -C compat test ./differential -count=1 -v -timeout 60m -args -operations $(OPERATIONS) -seed $(SEED)
@@ -104,6 +104,12 @@ compat-python: ## Debian's python3-etcd3 and -etcd3gw likewise (installs them wi
 
 compat-coredns: ## CoreDNS with its etcd plugin likewise (downloads CoreDNS)
 	$(FOREIGN) TestCoreDNS
+
+PATRONI_PACKAGES = patroni python3-psycopg2 postgresql procps
+
+compat-patroni: ## Debian's Patroni with three PostgreSQL likewise (installs them with apt-get, which needs root)
+	dpkg -s $(PATRONI_PACKAGES) >/dev/null 2>&1 || apt-get install -y --no-install-recommends $(PATRONI_PACKAGES)
+	$(FOREIGN) TestPatroni
 
 ci: ## what is run for every change; under 30 minutes on two cores
 	.ci/run
