@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -181,6 +182,41 @@ func TestDamage(t *testing.T) {
 	}
 	if _, err := Open(filepath.Join(t.TempDir(), "none")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("no file: %v", err)
+	}
+}
+
+// TestDamageWithoutChecksum damages the header and the beginning of every page
+// of a file that has no checksum: that is an error or goes unnoticed, and no
+// crash.
+func TestDamageWithoutChecksum(t *testing.T) {
+	s := open(t)
+	for i := range 100 {
+		s.txn(put(fmt.Sprint(i), strings.Repeat("v", 500)))
+	}
+	path := written(t, s, false)
+	good, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	noticed := 0
+	page := os.Getpagesize()
+	for at := range good {
+		if at%page >= 40 {
+			continue
+		}
+		bad := bytes.Clone(good)
+		bad[at] ^= 0x40
+		if err := os.WriteFile(path, bad, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if f, err := Open(path); err != nil {
+			noticed++
+		} else if err := f.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if noticed == 0 {
+		t.Error("no damage was noticed")
 	}
 }
 

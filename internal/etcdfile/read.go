@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -39,29 +40,30 @@ type entry struct{ key, record []byte }
 
 // Open opens a file and finds the last record of each key, in some 50 bytes of
 // memory for each version. A file with a checksum behind it, as snapshots have,
-// is held against that; another one is checked page by page.
+// is held against that. In another one, damage is found where it breaks the
+// order of the records or a structure; not in a value, as in etcd.
 func Open(path string) (_ *File, err error) {
-	sum, err := checksum(path)
-	if err != nil {
+	if err := checksum(path); err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
 	f := &File{}
+	// bbolt panics at pages that make no sense, and lengths that do not may
+	// lead behind the file. Its own Check does so on goroutines of its own.
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
+		if r := recover(); r != nil {
+			err = damaged("%v", r)
+		}
 		if err != nil {
 			_ = f.Close()
 			err = fmt.Errorf("open %s: %w", path, err)
 		}
 	}()
-	if f.db, err = bbolt.Open(path, 0o400, &bbolt.Options{ReadOnly: true, PreLoadFreelist: !sum, Timeout: openTimeout}); err != nil {
+	if f.db, err = bbolt.Open(path, 0o400, &bbolt.Options{ReadOnly: true, Timeout: openTimeout}); err != nil {
 		return nil, err
 	}
 	if f.tx, err = f.db.Begin(false); err != nil {
 		return nil, err
-	}
-	if !sum {
-		for err := range f.tx.Check() {
-			return nil, damaged("%v", err)
-		}
 	}
 	return f, f.load()
 }
@@ -84,31 +86,31 @@ func damaged(format string, args ...any) error {
 	return kv.Errorf(kv.DataLoss, "the file is damaged, or none of etcd: %s: %w", fmt.Sprintf(format, args...), kv.ErrCorrupt)
 }
 
-// checksum reports whether a checksum stands behind the file, and that it is
-// right. Pages are multiples of 512 bytes (etcd, etcdutl/snapshot).
-func checksum(path string) (found bool, err error) {
+// checksum finds out that the checksum that stands behind the file, if there is
+// one, is right. Pages are multiples of 512 bytes (etcd, etcdutl/snapshot).
+func checksum(path string) error {
 	f, err := os.Open(path)
 	if err != nil {
-		return false, err
+		return err
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
-		return false, err
+		return err
 	}
 	size := info.Size() - sha256.Size
 	if info.Size()%512 != sha256.Size || size == 0 {
-		return false, nil
+		return nil
 	}
 	h := sha256.New()
 	if _, err := io.CopyN(h, f, size); err != nil {
-		return false, err
+		return err
 	}
 	want, err := io.ReadAll(f)
 	if err == nil && !bytes.Equal(want, h.Sum(nil)) {
 		err = damaged("its checksum is wrong")
 	}
-	return true, err
+	return err
 }
 
 func (f *File) load() error {
@@ -154,7 +156,11 @@ func (f *File) record(revision, record []byte) error {
 	if len(revision) != revisionBytes && !tombstone {
 		return damaged("a revision of %d bytes", len(revision))
 	}
-	f.Revision = kv.Revision(binary.BigEndian.Uint64(revision))
+	main := kv.Revision(binary.BigEndian.Uint64(revision))
+	if main < f.Revision {
+		return damaged("revision %d comes after %d", main, f.Revision)
+	}
+	f.Revision = main
 	e := entry{record: record}
 	if err := fields(record, func(field protowire.Number, _ uint64, b []byte) {
 		if field == fieldKey {
