@@ -69,7 +69,7 @@ NETWORK ?= -members 1 -clients 1,100,1000 -ops put,get -rounds 5
 bench-network: build ## servers beside etcd's, with etcd's Go client (downloads etcd)
 	go -C bench run ./network -concord "$(CURDIR)/bin/concord" $(NETWORK)
 
-.PHONY: compat-npm compat-python compat-coredns compat-patroni compat compat-differential compat-etcdctl compat-clientv3 compat-migrate compat-shim compat-gateway
+.PHONY: compat-kubernetes compat-npm compat-python compat-coredns compat-patroni compat compat-differential compat-etcdctl compat-clientv3 compat-migrate compat-shim compat-gateway
 
 compat: compat-differential compat-etcdctl compat-clientv3 compat-migrate compat-shim compat-gateway compat-npm compat-coredns ## etcd's clients and answers beside ours (downloads etcd); see docs/COMPATIBILITY.md
 
@@ -90,6 +90,9 @@ compat-migrate: ## 100,000 keys from Concord to etcd by etcdutl, and from etcd t
 
 compat-shim: ## the program under the name etcd, by etcd's command lines, with and without TLS
 	go -C compat test ./shim -count=1 -timeout 15m
+
+compat-kubernetes: ## the storage tests of k8s.io/apiserver on etcd, one member and three (downloads that and etcd)
+	go -C compat/kubernetes test . -count=1 -v -timeout 30m
 
 FOREIGN = go -C compat test ./foreign -count=1 -v -timeout 30m -run
 
