@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
+
 	"github.com/concord-kv/concord"
 	"github.com/concord-kv/concord/client"
 	"github.com/concord-kv/concord/kv"
@@ -229,4 +231,50 @@ func TestWatchAndRights(t *testing.T) {
 		last = err
 	}
 	wantErr(t, "another watch", last, kv.ErrPermissionDenied)
+}
+
+// TestLoginWaitsNoLonger: a call does not wait for another's login for longer
+// than it has time.
+func TestLoginWaitsNoLonger(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := make(chan struct{}, 1)
+	silent := grpc.NewServer(grpc.UnknownServiceHandler(func(_ any, s grpc.ServerStream) error {
+		select {
+		case asked <- struct{}{}:
+		default:
+		}
+		<-s.Context().Done()
+		return s.Context().Err()
+	}))
+	served := make(chan error, 1)
+	go func() { served <- silent.Serve(l) }()
+	defer func() {
+		silent.Stop()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	}()
+	c := open(t, client.Config{Endpoints: []string{l.Addr().String()}, User: "alice", Password: "pass"})
+	long, cancel := context.WithTimeout(t.Context(), time.Minute)
+	first, second := make(chan error, 1), make(chan error, 1)
+	get := func(ctx context.Context) error {
+		_, err := c.Range(ctx, kv.Range{Key: []byte("a")})
+		return err
+	}
+	go func() { first <- get(long) }()
+	<-asked
+	short, done := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer done()
+	go func() { second <- get(short) }()
+	select {
+	case err := <-second:
+		wantErr(t, "the second call", err, context.DeadlineExceeded)
+	case err := <-first:
+		t.Errorf("the first call ended first: %v", err)
+	}
+	cancel()
+	<-first
 }

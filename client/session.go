@@ -3,7 +3,6 @@ package client
 import (
 	"context"
 	"errors"
-	"sync"
 	"sync/atomic"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -25,8 +24,8 @@ type session struct {
 	// shown is the metadata of every call: nil before the first login, empty
 	// where authentication is off.
 	shown atomic.Pointer[map[string]string]
-	// mu is held by who logs in.
-	mu sync.Mutex
+	// turn holds one value while somebody logs in.
+	turn chan struct{}
 }
 
 var _ credentials.PerRPCCredentials = (*session)(nil)
@@ -36,7 +35,7 @@ func newSession(cfg *Config) (*session, error) {
 	case cfg.Token != "" && cfg.User != "":
 		return nil, kv.Errorf(kv.InvalidArgument, "client: a token and a user are given; give one of them")
 	case cfg.User != "":
-		return &session{user: cfg.User, password: cfg.Password}, nil
+		return &session{user: cfg.User, password: cfg.Password, turn: make(chan struct{}, 1)}, nil
 	case cfg.Token != "":
 		s := new(session)
 		s.show(cfg.Token)
@@ -83,8 +82,12 @@ func (s *session) begin(ctx context.Context, e *endpoint) error {
 
 // login gets a token in place of had, unless somebody did meanwhile.
 func (s *session) login(ctx context.Context, e *endpoint, had *map[string]string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	select {
+	case s.turn <- struct{}{}:
+		defer func() { <-s.turn }()
+	case <-ctx.Done(): // another's login may take longer than this call may
+		return &kv.Error{Code: kv.Unavailable, Message: "nothing was done: another call is logging in still", Err: context.Cause(ctx)}
+	}
 	if s.shown.Load() != had {
 		return nil
 	}
