@@ -10,6 +10,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"google.golang.org/grpc/grpclog"
 )
 
 // The exit codes, as the help states them.
@@ -26,9 +28,18 @@ const (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the program at once
+	silenceLibraries()
 	code := run(ctx, asEtcd(os.Args), stdio{in: os.Stdin, out: os.Stdout, err: os.Stderr})
 	stop()
 	os.Exit(code)
+}
+
+// silenceLibraries keeps what gRPC writes to standard error by itself out of it:
+// a client could fill the log with bad requests. gRPC's own variable asks for it.
+func silenceLibraries() {
+	if os.Getenv("GRPC_GO_LOG_SEVERITY_LEVEL") == "" {
+		grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, io.Discard))
+	}
 }
 
 // stdio is what a command reads from and writes to.
