@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -240,6 +241,7 @@ func TestLoginWaitsNoLonger(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	var ended atomic.Bool // the login
 	asked := make(chan struct{}, 1)
 	silent := grpc.NewServer(grpc.UnknownServiceHandler(func(_ any, s grpc.ServerStream) error {
 		select {
@@ -247,6 +249,7 @@ func TestLoginWaitsNoLonger(t *testing.T) {
 		default:
 		}
 		<-s.Context().Done()
+		ended.Store(true)
 		return s.Context().Err()
 	}))
 	served := make(chan error, 1)
@@ -272,6 +275,9 @@ func TestLoginWaitsNoLonger(t *testing.T) {
 	select {
 	case err := <-second:
 		wantErr(t, "the second call", err, context.DeadlineExceeded)
+		if ended.Load() {
+			t.Error("the second call waited for the first one's login")
+		}
 	case err := <-first:
 		t.Errorf("the first call ended first: %v", err)
 	}
