@@ -255,6 +255,9 @@ func (n *Node) renew(ctx context.Context, id kv.TokenID) {
 		return
 	}
 	defer n.logins.renewing.Delete(id)
+	// The call waits for it, and may need no majority itself.
+	ctx, cancel := context.WithTimeout(ctx, n.cfg.election)
+	defer cancel()
 	_, err := n.propose(kv.WithoutCaller(ctx), func(dst []byte) []byte { return machine.EncodeRenewToken(dst, id) })
 	if err != nil {
 		n.log.Debug("token not renewed", "error", err)
