@@ -70,10 +70,16 @@ func SelfSigned(dir string, hosts []string, validity time.Duration) (cert, key s
 	return cert, key, err
 }
 
+// writePEM writes a file that is whole or not there, after a power cut too: one
+// that is damaged would keep the next start from making another.
 func writePEM(path, kind string, data []byte) error {
-	temp := path + ".tmp"
-	if err := os.WriteFile(temp, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: data}), 0o600); err != nil {
+	f, err := os.OpenFile(path+".tmp", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
 		return err
 	}
-	return os.Rename(temp, path)
+	err = pem.Encode(f, &pem.Block{Type: kind, Bytes: data})
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(path+".tmp", path)
 }
