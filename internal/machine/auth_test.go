@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -573,4 +574,19 @@ func BenchmarkLookAs(b *testing.B) {
 			}
 		}
 	})
+}
+
+// TestPlainKey: the key of a put is known to be one whoever gave the command, as
+// all from outside have a caller.
+func TestPlainKey(t *testing.T) {
+	for _, c := range []*kv.Caller{nil, {}, {User: "alice", AuthRevision: 1 << 20}} {
+		for _, key := range []string{"k", strings.Repeat("k", 0x7f)} {
+			if got := plainKey(AppendCaller(encodeOps(putOf(key)), 0, c)); string(got) != key {
+				t.Errorf("caller %+v: %q, want %q", c, got, key)
+			}
+		}
+		if got := plainKey(AppendCaller(encodeOps(deleteOf("k", "")), 0, c)); got != nil {
+			t.Errorf("caller %+v: the key %q of a delete", c, got)
+		}
+	}
 }

@@ -188,11 +188,11 @@ func (m *Machine) warm(commands [][]byte) {
 	}
 }
 
-// plainKey is the key of a command that is a put, nil if it is another or the key
-// is long.
+// plainKey is the key of a command that is a put, whoever gave it; nil if it is
+// another or the key is long.
 func plainKey(command []byte) []byte {
 	const before = 4 // kind, flags, bits and length
-	if len(command) < before || kind(command[0]) != kindPut || command[1] != 0 || command[3] >= 0x80 || len(command)-before < int(command[3]) {
+	if len(command) < before || kind(command[0]) != kindPut || command[1]&^callerFlags != 0 || command[3] >= 0x80 || len(command)-before < int(command[3]) {
 		return nil
 	}
 	return command[before:][:command[3]]
