@@ -132,7 +132,10 @@ func serveCluster(ctx context.Context, node *concord.Node, cluster kv.Cluster, c
 	}
 	defer spareCollections()()
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return srv.Run(ctx) })
+	group.Go(func() error {
+		catchUp(ctx, node)
+		return srv.Run(ctx)
+	})
 	group.Go(func() error {
 		select {
 		case <-node.Done():
@@ -146,6 +149,15 @@ func serveCluster(ctx context.Context, node *concord.Node, cluster kv.Cluster, c
 		err = nil
 	}
 	return errors.Join(err, node.Close())
+}
+
+// catchUp waits until node is up to date, because what it has read from its disk
+// may say that everybody may do everything. Without a majority it gives up after
+// five seconds, as etcd does: then what needs none is served.
+func catchUp(ctx context.Context, node *concord.Node) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	_ = node.Ready(ctx) // who ended is told elsewhere
 }
 
 // check tells what is wrong with the settings, and fills those that depend on
