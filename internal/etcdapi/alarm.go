@@ -119,6 +119,12 @@ func (q *quota) take(ctx context.Context, cost int64) error {
 		return nil
 	}
 	q.left.Store(0)
+	// Who may do nothing must not have writes stopped either.
+	if guard, ok := q.Store.(kv.Guard); ok {
+		if err := guard.Authorize(ctx, kv.AnyUser); err != nil {
+			return err
+		}
+	}
 	a := kv.Alarm{Member: st.Member, Type: kv.AlarmNoSpace}
 	if !slices.Contains(q.upkeep.Alarms(), a) {
 		// In the server's name, as the caller may not. Whether or not it can be

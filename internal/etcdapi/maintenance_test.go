@@ -195,7 +195,7 @@ func TestQuota(t *testing.T) {
 }
 
 // TestQuotaOfUser: the alarm is raised in the server's name, also for a user who
-// may do no more than put a key.
+// may do no more than put a key, but not for who is none.
 func TestQuotaOfUser(t *testing.T) {
 	n, _ := alone(t)
 	ctx := t.Context()
@@ -214,6 +214,11 @@ func TestQuotaOfUser(t *testing.T) {
 	}
 	if err != nil {
 		t.Fatal(err)
+	}
+	_, err = pb.NewKVClient(conn).Put(ctx, &pb.PutRequest{Key: []byte("a"), Value: make([]byte, 30_000)})
+	same(t, "put by nobody beyond the quota", err, rpctypes.ErrGRPCUserEmpty)
+	if alarms := n.Alarms(); len(alarms) > 0 {
+		t.Errorf("nobody raised %v", alarms)
 	}
 	login, err := pb.NewAuthClient(conn).Authenticate(ctx, &pb.AuthenticateRequest{Name: "alice", Password: "secret"})
 	if err != nil {
