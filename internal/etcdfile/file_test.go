@@ -190,7 +190,7 @@ func TestDamage(t *testing.T) {
 // crash.
 func TestDamageWithoutChecksum(t *testing.T) {
 	s := open(t)
-	for i := range 100 {
+	for i := range 20 {
 		s.txn(put(fmt.Sprint(i), strings.Repeat("v", 500)))
 	}
 	path := written(t, s, false)
