@@ -53,7 +53,7 @@ func either(tests ...test) []test {
 func TestStorage(t *testing.T) {
 	program := build(t)
 	var tests []test
-	for _, some := range [][]test{writes(), deletions(), malformed(), lists(), either(streamedLists()...), watches(), either(streamedWatches()...), ours()} {
+	for _, some := range [][]test{writes(), deletions(), malformed(), lists(), either(streamedLists()...), watches(), either(streamedWatches()...), cached(), ours()} {
 		tests = append(tests, some...)
 	}
 	for _, server := range []struct {
