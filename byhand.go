@@ -79,6 +79,9 @@ func (n *Node) claim(ctx context.Context, id memberfile.File) (memberfile.File, 
 		}
 		id.Cluster, id.Founding = uint64(reply.Cluster), nil
 		if reply.Cluster == 0 {
+			if len(reply.Members) != 1 || reply.Members[0].ID == 0 {
+				return id, nil, kv.Errorf(kv.Internal, "the others answered with %d members when asked for the id that was added for %s; do they run the same version?", len(reply.Members), self.PeerAddrs[0])
+			}
 			id.ID = uint64(reply.Members[0].ID)
 		}
 		if err := memberfile.Save(n.cfg.fs, n.cfg.dir, id); err != nil || id.Cluster != 0 {
