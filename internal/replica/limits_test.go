@@ -66,7 +66,8 @@ func TestOverload(t *testing.T) {
 	})
 }
 
-// TestCancel: callers leave at any moment; nobody gets another one's result.
+// TestCancel: callers leave at any moment; nobody gets another one's result, and
+// what came too late is not done.
 func TestCancel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, 3, Options{})
@@ -74,6 +75,7 @@ func TestCancel(t *testing.T) {
 		c.leader()
 		var wg sync.WaitGroup
 		var left atomic.Int64
+		var refused sync.Map // what cannot have run
 		for i := range 200 {
 			wg.Go(func() {
 				for k := range 20 {
@@ -84,8 +86,11 @@ func TestCancel(t *testing.T) {
 						t.Errorf("%s got %v", cmd, got)
 					} else if err != nil {
 						left.Add(1)
-						if !errors.Is(err, ErrUnknown) || !errors.Is(err, context.DeadlineExceeded) {
+						if !errors.Is(err, context.DeadlineExceeded) {
 							t.Errorf("%s got %v", cmd, err)
+						}
+						if !errors.Is(err, ErrUnknown) {
+							refused.Store(cmd, true)
 						}
 					}
 					cancel()
@@ -96,8 +101,26 @@ func TestCancel(t *testing.T) {
 		if left.Load() == 0 {
 			t.Error("nobody left")
 		}
+		late, cancel := context.WithDeadline(context.Background(), time.Now())
+		defer cancel()
+		for i := range 100 {
+			cmd := fmt.Sprint("late ", i)
+			refused.Store(cmd, true)
+			if _, err := c.nodes[1].r.Propose(late, []byte(cmd)); !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, ErrUnknown) {
+				t.Errorf("%s: %v", cmd, err)
+			}
+			if err := c.nodes[1].r.ReadIndex(late); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("late read: %v", err)
+			}
+		}
 		c.propose(c.nodes[1], "last")
 		c.checkSame([]string{"last"})
+		refused.Range(func(cmd, _ any) bool {
+			if c.nodes[1].m.(*machine).seen(cmd.(string)) != 0 {
+				t.Errorf("%s was applied", cmd)
+			}
+			return true
+		})
 		for _, n := range c.nodes {
 			c.until("all calls to end", func() bool { n.r.calls.mu.Lock(); defer n.r.calls.mu.Unlock(); return n.r.calls.count == 0 })
 		}

@@ -176,10 +176,14 @@ func (r *Replica) stopped() <-chan struct{} { return r.running.ctx.Done() }
 
 // Propose has every member apply cmd, which is copied, and returns what this
 // member's machine made of it: a result, or the error that the machine gave as
-// one. An error of the replica wraps ErrUnknown if cmd may have run.
+// one. An error of the replica wraps ErrUnknown if cmd may have run; it did not
+// when ctx had ended before the call.
 func (r *Replica) Propose(ctx context.Context, cmd []byte) (any, error) {
 	if len(cmd) > r.cfg.Options.MaxCommandBytes {
 		return nil, ErrTooLarge
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
 	}
 	w, wake, err := r.calls.add(cmd)
 	if err != nil {
@@ -201,6 +205,9 @@ func (r *Replica) ProposeLocal(ctx context.Context, term uint64, cmd []byte) (an
 	if s := r.state.Load(); term == 0 || s.Role != Leader || s.Term != term {
 		return nil, ErrNotLeader
 	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	w, err := r.calls.addLocal(term, cmd)
 	if err != nil {
 		return nil, err
@@ -213,6 +220,9 @@ func (r *Replica) ProposeLocal(ctx context.Context, term uint64, cmd []byte) (an
 // anywhere before the call, so that a read of the machine is linearizable. It
 // asks a majority.
 func (r *Replica) ReadIndex(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	w := r.pool.get()
 	start, err := r.rounds.join(w)
 	if err != nil {
