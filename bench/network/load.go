@@ -115,6 +115,8 @@ func (s *settings) fill(ctx context.Context, c *cluster, keys int) error {
 	if err != nil || res.Count == 1 {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
+	defer cancel()
 	value := strings.Repeat("v", s.value)
 	var next atomic.Int64
 	err = together(200, func(i int) error {

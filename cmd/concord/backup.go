@@ -127,15 +127,20 @@ func badBackup(file string, err error) error {
 type restoreOptions struct {
 	dataDir, name string
 	peers         []string
+	bump          int64
 }
 
 func newBackupRestoreCommand(g *globals) *cobra.Command {
 	var opts restoreOptions
 	cmd := &cobra.Command{
 		Use: "restore FILE", Short: "Make the data directory of a new cluster from a backup",
-		Long: "Make the data directory of a new cluster from a backup. Keys, history,\n" +
-			"leases and settings are the backup's; revisions go on from there. The cluster\n" +
-			"has a new id, so that members and watches of the old one are not mixed in.\n\n" +
+		Long: "Make the data directory of a new cluster from a backup. Keys, leases and\n" +
+			"settings are the backup's. The cluster has a new id, so that members of the\n" +
+			"old one are not mixed in, and its revisions are far above the backup's: the\n" +
+			"old cluster went on after the backup, and no client may find its revisions\n" +
+			"given out twice. Watches from an old revision are told that it is compacted.\n" +
+			"With --bump-revision 0 revisions and history go on from the backup: right\n" +
+			"when nothing was written after it.\n\n" +
 			"The cluster starts with this one member. Start it with 'concord serve', then\n" +
 			"start the others on empty directories with the same --peers: they join.",
 		Example: "  concord backup restore monday.backup --data-dir data\n  concord serve --data-dir data",
@@ -144,6 +149,7 @@ func newBackupRestoreCommand(g *globals) *cobra.Command {
 	cmd.Flags().StringVar(&opts.dataDir, "data-dir", "", "directory to make; it must not exist or be empty")
 	cmd.Flags().StringVar(&opts.name, "name", "n1", "the member's name")
 	cmd.Flags().StringSliceVar(&opts.peers, "peers", nil, "this member's NAME=HOST:PORT for other members")
+	cmd.Flags().Int64Var(&opts.bump, "bump-revision", int64(backup.DefaultBump), "how far above the backup's the new revisions begin")
 	cmd.RunE = func(_ *cobra.Command, args []string) error { return runBackupRestore(g, opts, args[0]) }
 	return cmd
 }
@@ -151,6 +157,9 @@ func newBackupRestoreCommand(g *globals) *cobra.Command {
 func runBackupRestore(g *globals, opts restoreOptions, file string) error {
 	if opts.dataDir == "" {
 		return usagef("--data-dir is missing; name the directory to make")
+	}
+	if opts.bump < 0 || opts.bump > 1<<40 {
+		return usagef("--bump-revision %d is out of range; use 0 to %d", opts.bump, int64(1)<<40)
 	}
 	peers, err := parsePeers(opts.peers)
 	if err != nil {
@@ -172,7 +181,7 @@ func runBackupRestore(g *globals, opts restoreOptions, file string) error {
 	if err != nil {
 		return fmt.Errorf("restore: %w", err)
 	}
-	made, err := backup.Restore(dir, io.TeeReader(f, bar), backup.Plan{Members: []kv.Member{self}})
+	made, err := backup.Restore(dir, io.TeeReader(f, bar), backup.Plan{Members: []kv.Member{self}, Bump: kv.Revision(opts.bump)})
 	_ = bar.Close() // it cannot fail
 	if err != nil {
 		return badBackup(file, err)

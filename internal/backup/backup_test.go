@@ -231,6 +231,49 @@ func TestBackupOfARunningMember(t *testing.T) {
 	}
 }
 
+// TestBump: the new cluster's revisions are above all that the old one can have
+// given out, its old ones are compacted, and it goes on through a restart.
+func TestBump(t *testing.T) {
+	dir, _ := restored(t, first(t))
+	n := start(t, dir)
+	n.put(t, "a", "1", 0)
+	n.put(t, "a", "2", 0)
+	var b bytes.Buffer
+	if _, err := Create(t.Context(), &b, n); err != nil {
+		t.Fatal(err)
+	}
+	rev := n.m.Status().Revision
+	dir = filepath.Join(t.TempDir(), "data")
+	if _, err := Restore(dir, bytes.NewReader(b.Bytes()), Plan{Bump: -1}); err == nil {
+		t.Error("revisions went back")
+	}
+	r, err := Restore(dir, bytes.NewReader(b.Bytes()), Plan{Bump: DefaultBump})
+	if err != nil || r.Status.Revision != rev+DefaultBump {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	for round := range kv.Revision(2) {
+		n := start(t, dir)
+		if k := n.get(t, "a"); k.ModRevision != rev && round == 0 {
+			t.Errorf("a is %+v", k)
+		}
+		n.put(t, "a", "3", 0)
+		if k := n.get(t, "a"); k.ModRevision != r.Status.Revision+round+1 {
+			t.Errorf("a is %+v, the store was at %d", k, r.Status.Revision)
+		}
+		v := n.m.View()
+		var compacted *kv.CompactedError
+		_, err := v.Range(&kv.Range{Key: []byte("a"), Revision: rev})
+		if !errors.As(err, &compacted) || compacted.Compacted != r.Status.Revision {
+			t.Errorf("at the old revision: %v", err)
+		}
+		v.Close()
+		n.stop()
+		if _, err := Check(dir); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestEveryFlippedBitIsFound flips, cuts and adds in a backup.
 func TestEveryFlippedBitIsFound(t *testing.T) {
 	good := first(t)

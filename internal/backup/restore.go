@@ -30,7 +30,19 @@ type Plan struct {
 	Members []kv.Member
 	// Self is the index in Members of the one whose directory this is.
 	Self int
+	// Bump is how far above the backup's the new cluster's first revision is, so
+	// that it is above all that the old cluster has given out since: what
+	// clients remember of it never lies in the future, and reads and watches
+	// from an old revision are told that it is compacted, so that they start
+	// anew. 0 goes on from the backup's revision and keeps its history: right
+	// only when nothing was written after it.
+	Bump kv.Revision
 }
+
+// DefaultBump is more revisions than a busy cluster makes in weeks, at 1,000
+// writes a second for example in eleven days; etcd's documentation advises the
+// same number.
+const DefaultBump kv.Revision = 1_000_000_000
 
 // Restored says what Restore made.
 type Restored struct {
@@ -42,11 +54,9 @@ type Restored struct {
 }
 
 // Restore builds the data directory dir of a new cluster from a backup. Keys,
-// history, leases and settings are those of the backup. Revisions go on from
-// the backup's, and so does cluster time: leases and TTLs keep what was left of
-// them. What was written after the backup was made is not there, and a new
-// cluster can use the same revisions for other changes, so watchers of the old
-// cluster have to start anew; the cluster id in every answer tells them apart.
+// leases and settings are those of the backup. Revisions go on p.Bump above the
+// backup's, and cluster time goes on from it: leases and TTLs keep what was left
+// of them. What was written after the backup was made is not there.
 //
 // dir must not exist or be empty. It is built as dir.tmp, made durable, and
 // then gets its name: after an error, or a crash, there is no dir, or it is
@@ -92,6 +102,9 @@ func (p Plan) complete() (Plan, error) {
 	if p.Cluster == 0 {
 		p.Cluster = kv.ClusterID(random())
 	}
+	if p.Bump < 0 || p.Bump > 1<<40 {
+		return p, fmt.Errorf("a bump of %d revisions is out of range; use 0 to %d", p.Bump, int64(1)<<40)
+	}
 	if p.Self < 0 || p.Self >= len(p.Members) {
 		return p, fmt.Errorf("there are %d members, and this is none of them", len(p.Members))
 	}
@@ -133,6 +146,9 @@ func build(fsys vfs.FS, dir string, backup io.Reader, p Plan) (Restored, error) 
 // found makes the state of m that of a new cluster, and dir the whole data
 // directory of its member.
 func found(fsys vfs.FS, dir string, m *machine.Machine, p Plan) (kv.Status, error) {
+	if p.Bump > 0 {
+		m.Raise(m.Status().Revision + p.Bump)
+	}
 	m.Bootstrap(p.Cluster, p.Members)
 	voters := make([]uint64, len(p.Members))
 	for i, member := range p.Members {

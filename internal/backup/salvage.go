@@ -42,9 +42,9 @@ func Survey(dir string) (Salvaged, error) {
 // Salvage makes a member out of what can be read in dir, the directory of a
 // member that does not run and has nobody to get its data from: the newest good
 // snapshot, and the log up to its first damage. What stood behind it is lost,
-// acknowledged or not. As after [Restore], it is a new member of a new cluster
-// that goes on from the revision that is left, and can use revisions again that
-// were lost. The old directory is set aside, not deleted.
+// acknowledged or not. As after [Restore], it is a new member of a new cluster,
+// whose revisions are [DefaultBump] above. The old directory is set aside, not
+// deleted.
 //
 // It may be repeated when it was cut off: then dir.tmp holds all of the new
 // directory, or nothing that is needed.
@@ -171,7 +171,7 @@ func (s *salvage) replace() (err error) {
 	if name == "" {
 		name = "n1"
 	}
-	if s.done.Plan, err = (Plan{Members: []kv.Member{{Name: name}}}).complete(); err != nil {
+	if s.done.Plan, err = (Plan{Members: []kv.Member{{Name: name}}, Bump: DefaultBump}).complete(); err != nil {
 		return err
 	}
 	temp := s.dir + ".tmp"

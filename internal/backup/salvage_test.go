@@ -71,7 +71,7 @@ func TestSalvage(t *testing.T) {
 				t.Fatal("the survey changed something")
 			}
 			s, err := Salvage(dir)
-			if err != nil || s.Status.Revision != found.Status.Revision || s.Aside != dir+".aside-1" || s.Last != found.Last {
+			if err != nil || s.Status.Revision != found.Status.Revision+DefaultBump || s.Aside != dir+".aside-1" || s.Last != found.Last {
 				t.Fatalf("%+v, %v; surveyed %+v", s, err, found)
 			}
 			if after := tree(t, s.Aside); len(after) != len(before) {

@@ -144,6 +144,13 @@ func (m *Machine) Bootstrap(cluster kv.ClusterID, members []kv.Member) {
 	m.publish()
 }
 
+// Raise makes rev the current revision and the oldest that can be read, before
+// Bootstrap of a state that was restored; see [mvcc.Store.Raise].
+func (m *Machine) Raise(rev kv.Revision) {
+	m.store.Raise(rev)
+	m.shared.history = history{}
+}
+
 // Apply applies the entry at this position, which holds these commands, in
 // order.
 //

@@ -111,6 +111,20 @@ func (s *Store) CompactRevision() kv.Revision { return kv.Revision(s.compacted.L
 // Hub is the registry of watchers.
 func (s *Store) Hub() *Hub { return s.hub }
 
+// Raise makes rev, which is above Revision, the current one, without a change:
+// the history up to it counts as compacted. It is for a state that is written
+// out at once, as when a backup becomes a new cluster whose revisions must be
+// above all that the old one has given out: memory of history is not given back.
+func (s *Store) Raise(rev kv.Revision) {
+	if rev <= s.Revision() || s.tx.open {
+		panic("mvcc: revisions only rise, and between transactions")
+	}
+	s.rev.Store(int64(rev))
+	s.hub.settled.Store(int64(rev))
+	s.compacted.Store(int64(rev))
+	s.compact = compaction{next: rev, target: rev, edge: rev}
+}
+
 // Get reads one key at the latest revision, without a view.
 func (s *Store) Get(key []byte) (kv.KeyValue, bool) {
 	p, ok := s.enter()
