@@ -91,6 +91,9 @@ func (m *model) refusalOf(s *auth.Subject, t *kv.Txn) error {
 		if op.PrevKV {
 			need(kv.ReadAccess, op.Key, op.End)
 		}
+		if op.Lease == 0 {
+			continue
+		}
 		for _, key := range m.attached(op.Lease) {
 			need(kv.WriteAccess, []byte(key), nil)
 		}
