@@ -10,7 +10,7 @@ import (
 
 // Grant implements [kv.Leaser].
 func (n *Node) Grant(ctx context.Context, g kv.Grant) (kv.LeaseResult, error) {
-	if err := n.limits.CheckGrant(&g); err != nil {
+	if err := n.cfg.limits.CheckGrant(&g); err != nil {
 		return kv.LeaseResult{}, err
 	}
 	chosen := g.ID == 0

@@ -20,7 +20,6 @@ import (
 type Node struct {
 	// Set by Open, then read only.
 	cfg       config
-	limits    kv.Limits
 	log       *slog.Logger
 	id        kv.MemberID
 	disk      disk

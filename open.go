@@ -10,6 +10,7 @@ import (
 	"slices"
 	"syscall"
 
+	"github.com/concord-kv/concord/internal/backup"
 	"github.com/concord-kv/concord/internal/machine"
 	"github.com/concord-kv/concord/internal/memberfile"
 	"github.com/concord-kv/concord/internal/replica"
@@ -46,7 +47,7 @@ func Open(ctx context.Context, dir string, opts ...Option) (*Node, error) {
 }
 
 func openMember(ctx context.Context, cfg config) (_ *Node, err error) {
-	n := &Node{cfg: cfg, limits: cfg.limits, log: cfg.logger, done: make(chan struct{}), figures: new(figures), logins: logins{slots: make(chan struct{}, hashParallel())}}
+	n := &Node{cfg: cfg, log: cfg.logger, done: make(chan struct{}), figures: new(figures), logins: logins{slots: make(chan struct{}, hashParallel())}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(fmt.Errorf("open member in %s: %w", cfg.dir, err), n.Close())
@@ -123,6 +124,9 @@ func (n *Node) tellStart(id memberfile.File) {
 
 // lock makes the data directory and takes its lock.
 func (n *Node) lock() error {
+	if err := backup.CutOff(n.cfg.fs, n.cfg.dir); err != nil {
+		return err
+	}
 	if err := n.cfg.fs.MkdirAll(n.cfg.dir); err != nil {
 		return refusedDir("make the data directory", err)
 	}
@@ -192,7 +196,7 @@ func (n *Node) openStore(id memberfile.File) error {
 // maxCommand is the longest command that a request within the limits makes.
 func (n *Node) maxCommand() int {
 	const envelope = 1 << 20
-	return int(n.limits.RequestBytes) + envelope
+	return int(n.cfg.limits.RequestBytes) + envelope
 }
 
 // damaged adds the next step to an error that says that the disk's content is

@@ -20,7 +20,7 @@ func (n *Node) barrier(ctx context.Context, level kv.ReadLevel) error {
 
 // Range implements [kv.KV].
 func (n *Node) Range(ctx context.Context, r kv.Range) (kv.RangeResult, error) {
-	if err := n.limits.CheckRange(&r); err != nil {
+	if err := n.cfg.limits.CheckRange(&r); err != nil {
 		return kv.RangeResult{}, err
 	}
 	if err := n.barrier(ctx, r.Level); err != nil {
@@ -37,7 +37,7 @@ func (n *Node) Get(ctx context.Context, key string, level kv.ReadLevel) (kv.KeyV
 	if kv.CallerOf(ctx) != nil {
 		return kv.Get(ctx, n, key, level)
 	}
-	if err := n.limits.CheckRange(&kv.Range{Key: []byte(key), Level: level}); err != nil {
+	if err := n.cfg.limits.CheckRange(&kv.Range{Key: []byte(key), Level: level}); err != nil {
 		return kv.KeyValue{}, err
 	}
 	if err := n.barrier(ctx, level); err != nil {

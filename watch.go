@@ -27,7 +27,7 @@ const (
 // Watch implements [kv.Watcher].
 func (n *Node) Watch(ctx context.Context, w kv.WatchRequest) iter.Seq2[kv.WatchBatch, error] {
 	return func(yield func(kv.WatchBatch, error) bool) {
-		if err := n.limits.CheckWatch(&w); err != nil {
+		if err := n.cfg.limits.CheckWatch(&w); err != nil {
 			yield(kv.WatchBatch{}, err)
 			return
 		}

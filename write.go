@@ -36,7 +36,7 @@ func (n *Node) propose(ctx context.Context, encode func([]byte) []byte) (any, er
 
 // Txn implements [kv.KV].
 func (n *Node) Txn(ctx context.Context, t kv.Txn) (kv.TxnResult, error) {
-	size, err := n.limits.CheckTxn(&t)
+	size, err := n.cfg.limits.CheckTxn(&t)
 	if err != nil {
 		return kv.TxnResult{}, err
 	}
