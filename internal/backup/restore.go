@@ -169,7 +169,8 @@ func found(fsys vfs.FS, dir string, m *machine.Machine, p Plan) (kv.Status, erro
 	if _, err := snaps.Create(meta, write); err != nil {
 		return kv.Status{}, err
 	}
-	log, err := wal.Open(fsys, filepath.Join(dir, "wal"), wal.Options{})
+	// One batch is all that is written.
+	log, err := wal.Open(fsys, filepath.Join(dir, "wal"), wal.Options{Synchronous: true, SegmentSize: 1 << 20, Reserve: -1})
 	if err != nil {
 		return kv.Status{}, err
 	}

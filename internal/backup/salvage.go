@@ -4,7 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
+	"slices"
+	"syscall"
 
 	"github.com/concord-kv/concord/internal/machine"
 	"github.com/concord-kv/concord/internal/memberfile"
@@ -33,7 +36,8 @@ type Salvaged struct {
 	Plan Plan
 }
 
-// Survey finds out what Salvage would do with dir, and changes nothing.
+// Survey finds out what Salvage would do with dir, and changes nothing, but for a
+// directory that a Salvage before it has made and not named: that gets its name.
 func Survey(dir string) (Salvaged, error) {
 	s := salvage{fs: vfs.OS(), dir: filepath.Clean(dir)}
 	return s.do(func() error { return nil })
@@ -46,8 +50,9 @@ func Survey(dir string) (Salvaged, error) {
 // whose revisions are [DefaultBump] above. The old directory is set aside, not
 // deleted.
 //
-// It may be repeated when it was cut off: then dir.tmp holds all of the new
-// directory, or nothing that is needed.
+// It may be repeated when it was cut off, by a crash too. Where the file system
+// can exchange two names there is a directory at every moment, the old one or
+// the whole new one; elsewhere [CutOff] knows the moment at which there is none.
 func Salvage(dir string) (Salvaged, error) {
 	s := salvage{fs: vfs.OS(), dir: filepath.Clean(dir)}
 	return s.do(s.replace)
@@ -84,16 +89,61 @@ func (s *salvage) do(then func() error) (_ Salvaged, err error) {
 	return s.done, then()
 }
 
+// building is the name of an empty file in a directory that Salvage builds, from
+// its first moment until it has the name of the old one. It tells the two apart:
+// a directory named DIR.aside-N is what Salvage may delete when it has the file,
+// and what nobody may delete when it has not.
+const building = "BUILDING"
+
+// CutOff returns an error when dir is not there, or empty, because [Restore] or
+// [Salvage] was cut off before what they had made got its name. A member that
+// started there would begin from nothing.
+func CutOff(fsys vfs.FS, dir string) error {
+	if names, err := fsys.ReadDir(dir); len(names) > 0 || err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil // it is in use, or cannot be, which is told elsewhere
+	}
+	dir = filepath.Clean(dir)
+	found, command := complete(fsys, dir), "concord cluster recover "+dir+" --yes"
+	if _, err := memberfile.Load(fsys, dir+".tmp"); found == "" && err == nil {
+		found, command = dir+".tmp", "concord backup restore"
+	}
+	if found == "" {
+		return nil
+	}
+	return kv.Errorf(kv.FailedPrecondition, "%s was to become %s, and that was cut off; repeat '%s', or remove it to start from nothing", found, dir, command)
+}
+
+// complete returns a directory that Salvage has built for dir, whole but still
+// without its name; empty if there is none.
+func complete(fsys vfs.FS, dir string) string {
+	for i := 1; ; i++ {
+		aside := asideName(dir, i)
+		names, err := fsys.ReadDir(aside)
+		if err != nil {
+			return ""
+		}
+		if !slices.Contains(names, building) {
+			continue
+		}
+		if _, err := memberfile.Load(fsys, aside); err == nil { // it is written last
+			return aside
+		}
+	}
+}
+
 // resume gives dir its name when a crash came before that.
 func (s *salvage) resume() error {
 	if _, err := s.fs.ReadDir(s.dir); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	temp := s.dir + ".tmp"
-	if _, err := memberfile.Load(s.fs, temp); err != nil { // it is written last
-		return fmt.Errorf("there is no such directory: %w", fs.ErrNotExist)
+	build := complete(s.fs, s.dir)
+	if build == "" {
+		return &fs.PathError{Op: "open", Path: s.dir, Err: fs.ErrNotExist}
 	}
-	return settle(s.fs, temp, s.dir)
+	if err := s.fs.Rename(build, s.dir); err != nil {
+		return err
+	}
+	return s.settled()
 }
 
 // read gives s.m what can be read. It works on an overlay, so that nothing
@@ -174,27 +224,124 @@ func (s *salvage) replace() (err error) {
 	if s.done.Plan, err = (Plan{Members: []kv.Member{{Name: name}}, Bump: DefaultBump}).complete(); err != nil {
 		return err
 	}
-	temp := s.dir + ".tmp"
-	if err := removeAll(s.fs, temp); err != nil {
+	if err := s.unmark(); err != nil {
 		return err
 	}
-	if s.done.Status, err = found(s.fs, temp, s.m, s.done.Plan); err != nil {
-		return errors.Join(err, removeAll(s.fs, temp))
-	}
-	if err := s.fs.SyncDir(temp); err != nil {
+	build, err := s.place()
+	if err != nil {
 		return err
 	}
-	if s.done.Aside, err = SetAside(s.fs, s.dir); err != nil {
+	if s.done.Status, err = found(s.fs, build, s.m, s.done.Plan); err != nil {
+		return errors.Join(err, removeBuild(s.fs, build))
+	}
+	// Nobody may start it before its name is durable.
+	unlock, err := s.fs.Lock(filepath.Join(build, "LOCK"))
+	if err != nil {
 		return err
 	}
-	return settle(s.fs, temp, s.dir)
+	defer func() { err = errors.Join(err, unlock.Close()) }()
+	if err := s.fs.SyncDir(build); err != nil {
+		return err
+	}
+	if err := s.swap(build); err != nil {
+		return err
+	}
+	return s.settled()
 }
+
+// place makes the directory in which the new one is built: the first that has no
+// name yet, or that was begun before.
+func (s *salvage) place() (string, error) {
+	for i := 1; ; i++ {
+		build := asideName(s.dir, i)
+		names, err := s.fs.ReadDir(build)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", err
+		}
+		if len(names) > 0 && !slices.Contains(names, building) {
+			continue
+		}
+		if err := errors.Join(removeBuild(s.fs, build), s.fs.MkdirAll(build)); err != nil {
+			return "", err
+		}
+		f, err := s.fs.OpenFile(filepath.Join(build, building), os.O_RDWR|os.O_CREATE)
+		if err != nil {
+			return "", err
+		}
+		return build, errors.Join(f.Close(), s.fs.SyncDir(build))
+	}
+}
+
+// removeBuild removes a directory that was begun, if it is there, the file that
+// says so last, and no other directory.
+func removeBuild(fsys vfs.FS, build string) error {
+	names, err := fsys.ReadDir(build)
+	if errors.Is(err, fs.ErrNotExist) || len(names) > 0 && !slices.Contains(names, building) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if name == building {
+			continue
+		}
+		if err := removeAll(fsys, filepath.Join(build, name)); err != nil {
+			return err
+		}
+	}
+	return removeAll(fsys, build)
+}
+
+// swap gives build and the old directory each other's name.
+func (s *salvage) swap(build string) error {
+	err := vfs.Exchange(s.fs, build, s.dir)
+	if err == nil {
+		s.done.Aside = build
+		return nil
+	}
+	if !errors.Is(err, errors.ErrUnsupported) {
+		if errors.Is(err, syscall.EBUSY) {
+			err = fmt.Errorf("%w; it is a mount point: move its files into a directory inside, and recover that", err)
+		}
+		return errors.Join(err, removeBuild(s.fs, build))
+	}
+	aside, err := SetAside(s.fs, s.dir)
+	if err != nil {
+		return errors.Join(err, removeBuild(s.fs, build))
+	}
+	if err := s.fs.Rename(build, s.dir); err != nil {
+		return errors.Join(err, s.fs.Rename(aside, s.dir))
+	}
+	s.done.Aside = aside
+	return nil
+}
+
+// settled makes the names durable, and ends the building.
+func (s *salvage) settled() error {
+	if err := s.fs.SyncDir(filepath.Dir(s.dir)); err != nil {
+		return err
+	}
+	return s.unmark()
+}
+
+// unmark makes sure that dir is not taken for one that is being built, as it
+// would be after a crash at the end of a recovery.
+func (s *salvage) unmark() error {
+	err := s.fs.Remove(filepath.Join(s.dir, building))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return errors.Join(err, s.fs.SyncDir(s.dir))
+}
+
+func asideName(dir string, i int) string { return fmt.Sprintf("%s.aside-%d", dir, i) }
 
 // SetAside renames a data directory that may not be used again, to the first
 // name that is free, and returns that. Nothing is deleted.
 func SetAside(fsys vfs.FS, dir string) (string, error) {
 	for i := 1; ; i++ {
-		aside := fmt.Sprintf("%s.aside-%d", dir, i)
+		aside := asideName(dir, i)
 		if _, err := fsys.ReadDir(aside); !errors.Is(err, fs.ErrNotExist) {
 			if err != nil {
 				return "", err

@@ -11,7 +11,6 @@ import (
 	"testing"
 
 	"github.com/concord-kv/concord/internal/memberfile"
-	"github.com/concord-kv/concord/internal/vfs"
 )
 
 // flip changes a bit of a file.
@@ -108,38 +107,4 @@ func TestSalvageInVain(t *testing.T) {
 	if _, err := Salvage(filepath.Join(dir, "none")); !errors.Is(err, fs.ErrNotExist) {
 		t.Error(err)
 	}
-}
-
-// TestSalvageIsCutOff between the two renames.
-func TestSalvageIsCutOff(t *testing.T) {
-	dir, _ := busy(t)
-	flip(t, only(t, dir, "wal/*.wal"), 3)
-	s := salvage{fs: cutOff{FS: vfs.OS(), to: dir}, dir: dir}
-	if _, err := s.do(s.replace); !errors.Is(err, errPower) {
-		t.Fatal(err)
-	}
-	again, err := Salvage(dir)
-	if err != nil || len(again.Damage) != 0 {
-		t.Fatalf("%+v, %v", again, err)
-	}
-	n := start(t, dir)
-	if got := string(n.get(t, "key19").Value); got != strings.Repeat("v", 390) {
-		t.Errorf("key19 is %q", got)
-	}
-	n.stop()
-}
-
-var errPower = errors.New("the power is cut")
-
-// cutOff fails to give a directory its name.
-type cutOff struct {
-	vfs.FS
-	to string
-}
-
-func (c cutOff) Rename(from, to string) error {
-	if to == c.to {
-		return errPower
-	}
-	return c.FS.Rename(from, to)
 }

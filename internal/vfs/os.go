@@ -82,6 +82,14 @@ func (osFS) ReadDir(dir string) ([]string, error) {
 // Rename implements FS.
 func (osFS) Rename(oldpath, newpath string) error { return os.Rename(oldpath, newpath) }
 
+// Exchange is what [Exchange] calls.
+func (osFS) Exchange(a, b string) error {
+	if err := exchange(a, b); err != nil {
+		return &os.LinkError{Op: "exchange", Old: a, New: b, Err: err}
+	}
+	return nil
+}
+
 // Remove implements FS.
 func (osFS) Remove(name string) error { return os.Remove(name) }
 

@@ -3,6 +3,7 @@
 package vfs
 
 import (
+	"errors"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -13,3 +14,5 @@ import (
 func datasync(f *os.File) error { return f.Sync() }
 
 func allocate(*os.File, int64, int64) error { return unix.ENOSYS }
+
+func exchange(string, string) error { return errors.ErrUnsupported }

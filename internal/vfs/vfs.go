@@ -42,6 +42,17 @@ type FS interface {
 	Lock(name string) (io.Closer, error)
 }
 
+// Exchange swaps what two names of one file system stand for, in one step: at no
+// time is either name missing. It is durable after SyncDir. Where fsys, or what
+// is below it, cannot, the error matches errors.ErrUnsupported and nothing has
+// changed.
+func Exchange(fsys FS, a, b string) error {
+	if e, ok := fsys.(interface{ Exchange(a, b string) error }); ok {
+		return e.Exchange(a, b)
+	}
+	return errors.ErrUnsupported
+}
+
 // File is an open file. ReadAt and WriteAt may be called concurrently with
 // each other and with Sync.
 type File interface {
