@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -32,15 +33,31 @@ type cluster struct {
 	conns     []*clientv3.Client
 }
 
+// tlsSuffix marks a store that speaks TLS.
+const tlsSuffix = "-tls"
+
+// kind is the program of a store.
+func kind(store string) string { return strings.TrimSuffix(store, tlsSuffix) }
+
 // start starts the members and connects to them.
 func (s *settings) start(ctx context.Context, name string) (*cluster, error) {
 	c := &cluster{name: name}
+	program := s.programs[kind(name)]
+	if program == "" {
+		return c, errors.New("no such store, or no program for it")
+	}
 	scheme := "http"
 	var cert, key string
-	if s.tls {
+	if s.tls || strings.HasSuffix(name, tlsSuffix) {
 		scheme = "https"
-		var err error
-		if cert, key, c.tls, err = certificate(s.dir); err != nil {
+		// Files of its own: servers follow files that change, and clients would
+		// no longer trust the one that was started first.
+		dir := filepath.Join(s.dir, name+"-files")
+		err := os.Mkdir(dir, 0o700)
+		if err == nil {
+			cert, key, c.tls, err = certificate(dir)
+		}
+		if err != nil {
 			return c, err
 		}
 	}
@@ -60,29 +77,21 @@ func (s *settings) start(ctx context.Context, name string) (*cluster, error) {
 		c.endpoints = append(c.endpoints, scheme+"://"+client)
 	}
 	for i := range s.members {
-		var args []string
-		program := s.etcd
 		dir, member := filepath.Join(s.dir, fmt.Sprint(name, i)), fmt.Sprint("n", i)
-		switch name {
-		case "etcd":
+		args := []string{"serve", "--name", member, "--data-dir", dir, "--client-addr", clients[i], "--log-level", "warn"}
+		certFlag, keyFlag := "--tls-cert", "--tls-key"
+		if s.members > 1 {
+			args = append(args, "--peers", strings.Join(concordPeers, ","))
+		}
+		if kind(name) == "etcd" {
 			args = []string{"--name", member, "--data-dir", dir, "--log-level", "error", "--quota-backend-bytes", "8589934592",
 				"--listen-client-urls", c.endpoints[i], "--advertise-client-urls", c.endpoints[i],
 				"--listen-peer-urls", "http://" + peers[i], "--initial-advertise-peer-urls", "http://" + peers[i],
 				"--initial-cluster", strings.Join(etcdPeers, ",")}
-			if s.tls {
-				args = append(args, "--cert-file", cert, "--key-file", key)
-			}
-		case "concord":
-			program = s.concord
-			args = []string{"serve", "--name", member, "--data-dir", dir, "--client-addr", clients[i], "--log-level", "warn"}
-			if s.members > 1 {
-				args = append(args, "--peers", strings.Join(concordPeers, ","))
-			}
-			if s.tls {
-				args = append(args, "--tls-cert", cert, "--tls-key", key)
-			}
-		default:
-			return c, errors.New("no such store; use concord or etcd")
+			certFlag, keyFlag = "--cert-file", "--key-file"
+		}
+		if c.tls != nil {
+			args = append(args, certFlag, cert, keyFlag, key)
 		}
 		p := exec.Command(program, args...)
 		p.Stderr = os.Stderr
@@ -92,7 +101,7 @@ func (s *settings) start(ctx context.Context, name string) (*cluster, error) {
 		}
 		c.processes = append(c.processes, p)
 	}
-	return c, c.connect(ctx, s.conns)
+	return c, c.connect(ctx, slices.Max(s.conns))
 }
 
 // connect makes the connections, the first member first, and waits until the

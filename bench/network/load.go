@@ -59,8 +59,11 @@ func get(ctx context.Context, c *clientv3.Client, key, value string, opts ...cli
 
 func keyOf(n int) string { return fmt.Sprintf("%08d", n) }
 
-// measure runs one operation with that many callers.
-func (s *settings) measure(ctx context.Context, c *cluster, op string, callers int) (result, error) {
+// load is how many call at once, on how many connections.
+type load struct{ callers, conns int }
+
+// measure runs one operation under a load.
+func (s *settings) measure(ctx context.Context, c *cluster, op string, l load) (result, error) {
 	do, ok := operations[op]
 	if !ok {
 		return result{}, fmt.Errorf("no such operation; use %s or stream", strings.Join(opNames(), ", "))
@@ -75,17 +78,17 @@ func (s *settings) measure(ctx context.Context, c *cluster, op string, callers i
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.duration+time.Minute)
 	defer cancel()
-	all := make([][]time.Duration, callers)
+	all := make([][]time.Duration, l.callers)
 	start := time.Now()
 	deadline := start.Add(s.duration)
-	err = together(callers, func(i int) error {
+	err = together(l.callers, func(i int) error {
 		random := rand.New(rand.NewPCG(uint64(i), 1))
 		for {
 			began := time.Now()
 			if began.After(deadline) {
 				return nil
 			}
-			if err := do(ctx, c.conns[i%len(c.conns)], keyOf(random.IntN(s.keys)), value); err != nil {
+			if err := do(ctx, c.conns[i%l.conns], keyOf(random.IntN(s.keys)), value); err != nil {
 				return err
 			}
 			all[i] = append(all[i], time.Since(began))

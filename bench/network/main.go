@@ -24,10 +24,10 @@ import (
 
 // settings are what the flags say.
 type settings struct {
-	concord, etcd  string
+	programs       map[string]string // by kind of store
 	stores, ops    []string
-	clients        []int
-	members, conns int
+	clients, conns []int
+	members        int
 	rounds         int
 	value, keys    int
 	duration       time.Duration
@@ -37,32 +37,40 @@ type settings struct {
 
 func main() {
 	var s settings
-	var stores, ops, clients string
-	flag.StringVar(&s.concord, "concord", "concord", "the concord program")
-	flag.StringVar(&s.etcd, "etcd", "", "the etcd program; built from its module when empty")
-	flag.StringVar(&stores, "stores", "concord,etcd", "which stores, in turn")
+	var stores, ops, clients, conns, concord, etcd, baseline string
+	flag.StringVar(&concord, "concord", "concord", "the concord program")
+	flag.StringVar(&etcd, "etcd", "", "the etcd program; built from its module when empty")
+	flag.StringVar(&baseline, "baseline", "", "another concord program, the store baseline")
+	flag.StringVar(&stores, "stores", "concord,etcd", "which stores, in turn: concord, etcd, baseline, or with TLS for this one: concord-tls; the first is compared with the others")
 	flag.StringVar(&ops, "ops", "put,get", "of "+strings.Join(opNames(), ", ")+", stream")
 	flag.StringVar(&clients, "clients", "1,100,1000", "concurrent callers, a figure for each")
+	flag.StringVar(&conns, "conns", "100", "connections at most, which callers share, a figure for each")
 	flag.IntVar(&s.members, "members", 1, "members of each cluster")
-	flag.IntVar(&s.conns, "conns", 100, "connections at most; callers share them")
 	flag.IntVar(&s.rounds, "rounds", 5, "how often each is measured, alternating")
 	flag.IntVar(&s.value, "value", 256, "bytes a value")
 	flag.IntVar(&s.keys, "keys", 100_000, "keys that are put and read")
 	flag.DurationVar(&s.duration, "duration", 5*time.Second, "length of one measurement")
-	flag.BoolVar(&s.tls, "tls", false, "speak TLS to clients")
+	flag.BoolVar(&s.tls, "tls", false, "speak TLS to the clients of all stores")
 	flag.StringVar(&s.dir, "dir", "", "where data goes (default: a temporary directory); it must be a real disk")
 	flag.Parse()
+	s.programs = map[string]string{"concord": concord, "etcd": etcd, "baseline": baseline}
 	s.stores, s.ops = strings.Split(stores, ","), strings.Split(ops, ",")
-	for c := range strings.SplitSeq(clients, ",") {
-		n, err := strconv.Atoi(c)
-		if err != nil || n < 1 {
-			log.Fatalf("-clients %q: %q is no number of callers", clients, c)
-		}
-		s.clients = append(s.clients, n)
-	}
+	s.clients, s.conns = numbers("clients", clients), numbers("conns", conns)
 	if err := s.run(context.Background()); err != nil {
 		log.Fatal(err)
 	}
+}
+
+// numbers parses a list of positive numbers, the value of the named flag.
+func numbers(name, list string) (all []int) {
+	for text := range strings.SplitSeq(list, ",") {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 {
+			log.Fatalf("-%s %q: %q is no positive number", name, list, text)
+		}
+		all = append(all, n)
+	}
+	return all
 }
 
 func (s *settings) run(ctx context.Context) (err error) {
@@ -72,9 +80,9 @@ func (s *settings) run(ctx context.Context) (err error) {
 		}
 		defer os.RemoveAll(s.dir)
 	}
-	if s.etcd == "" && slices.Contains(s.stores, "etcd") {
-		s.etcd = filepath.Join(s.dir, "etcd")
-		build := exec.CommandContext(ctx, "go", "build", "-o", s.etcd, "go.etcd.io/etcd/server/v3")
+	if s.programs["etcd"] == "" && slices.ContainsFunc(s.stores, func(name string) bool { return kind(name) == "etcd" }) {
+		s.programs["etcd"] = filepath.Join(s.dir, "etcd")
+		build := exec.CommandContext(ctx, "go", "build", "-o", s.programs["etcd"], "go.etcd.io/etcd/server/v3")
 		build.Stderr = os.Stderr
 		if err := build.Run(); err != nil {
 			return fmt.Errorf("build etcd: %w", err)
@@ -95,7 +103,7 @@ func (s *settings) run(ctx context.Context) (err error) {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
-	fmt.Printf("members %d, value %d B, keys %d, tls %v, %d rounds of %v, alternating\n", s.members, s.value, s.keys, s.tls, s.rounds, s.duration)
+	fmt.Printf("members %d, value %d B, keys %d, %d rounds of %v, alternating\n", s.members, s.value, s.keys, s.rounds, s.duration)
 	for _, op := range s.ops {
 		if op == "stream" {
 			err = s.streams(ctx, clusters)
@@ -110,48 +118,57 @@ func (s *settings) run(ctx context.Context) (err error) {
 }
 
 // compare measures one kind of operation on every cluster, for each number of
-// callers.
+// callers and of connections.
 func (s *settings) compare(ctx context.Context, clusters []*cluster, op string) error {
 	for _, callers := range s.clients {
-		results := make([][]result, len(clusters))
-		for range s.rounds {
-			for i, c := range clusters {
-				r, err := s.measure(ctx, c, op, callers)
-				if err != nil {
-					return fmt.Errorf("%s: %s: %w", c.name, op, err)
-				}
-				results[i] = append(results[i], r)
+		last := 0
+		for _, conns := range s.conns {
+			if conns = min(conns, callers); conns == last {
+				continue
 			}
-			slices.Reverse(clusters) // so that none is always first
-			slices.Reverse(results)
+			last = conns
+			results := make([][]result, len(clusters))
+			order := indices(len(clusters))
+			for range s.rounds {
+				for _, i := range order {
+					r, err := s.measure(ctx, clusters[i], op, load{callers, conns})
+					if err != nil {
+						return fmt.Errorf("%s: %s: %w", clusters[i].name, op, err)
+					}
+					results[i] = append(results[i], r)
+				}
+				slices.Reverse(order) // so that none is always first
+			}
+			report(clusters, results, fmt.Sprintf("%-10s %5d clients %4d conns", op, callers, conns))
 		}
-		report(clusters, results, op, callers)
 	}
 	return nil
 }
 
-func report(clusters []*cluster, results [][]result, op string, callers int) {
+// report prints the medians of each cluster, and how the first compares with
+// the others in the same rounds.
+func report(clusters []*cluster, results [][]result, what string) {
 	for i, c := range clusters {
-		fmt.Printf("%-10s %5d clients  %-8s %8.0f ops/s  p50 %-8v p99 %-8v  %6.1f µs server CPU/op\n", op, callers, c.name,
+		fmt.Printf("%s  %-12s %8.0f ops/s  p50 %-8v p99 %-8v  %6.1f µs server CPU/op\n", what, c.name,
 			median(results[i], func(r result) float64 { return r.rate }),
 			time.Duration(median(results[i], func(r result) float64 { return float64(r.p50) })).Round(10*time.Microsecond),
 			time.Duration(median(results[i], func(r result) float64 { return float64(r.p99) })).Round(10*time.Microsecond),
 			median(results[i], func(r result) float64 { return r.cpu }))
 	}
-	a, b := slices.IndexFunc(clusters, is("concord")), slices.IndexFunc(clusters, is("etcd"))
-	if a < 0 || b < 0 {
-		return
+	for i, c := range clusters[1:] {
+		var rates, cpu []float64
+		for round, other := range results[i+1] {
+			rates = append(rates, results[0][round].rate/other.rate)
+			cpu = append(cpu, results[0][round].cpu/other.cpu)
+		}
+		fmt.Printf("%s  %s to %s: ops/s %s, CPU/op %s\n", what, clusters[0].name, c.name, spread(rates), spread(cpu))
 	}
-	var ratios []float64
-	for i := range results[a] {
-		ratios = append(ratios, results[a][i].rate/results[b][i].rate)
-	}
-	slices.Sort(ratios)
-	fmt.Printf("%-10s %5d clients  ratio    %8.2f (of the rounds %.2f to %.2f)\n", op, callers, ratios[len(ratios)/2], ratios[0], ratios[len(ratios)-1])
 }
 
-func is(name string) func(*cluster) bool {
-	return func(c *cluster) bool { return c.name == name }
+// spread tells the median of ratios, and the least and the greatest.
+func spread(ratios []float64) string {
+	slices.Sort(ratios)
+	return fmt.Sprintf("%.2f (rounds %.2f to %.2f)", ratios[len(ratios)/2], ratios[0], ratios[len(ratios)-1])
 }
 
 func median(all []result, of func(result) float64) float64 {
@@ -161,4 +178,11 @@ func median(all []result, of func(result) float64) float64 {
 	}
 	slices.Sort(v)
 	return v[len(v)/2]
+}
+
+func indices(n int) (all []int) {
+	for i := range n {
+		all = append(all, i)
+	}
+	return all
 }
