@@ -1,6 +1,7 @@
 // Package certs makes TLS configurations of files that may be replaced while
 // they are in use. Every handshake looks whether they have changed; files that
-// cannot be read leave the last good ones in force, which is logged once.
+// cannot be read, or are no good, leave the last good ones in force, which is
+// logged once.
 package certs
 
 import (
@@ -9,6 +10,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"sync"
@@ -66,8 +68,9 @@ type Source struct {
 	log   *slog.Logger
 
 	mu     sync.Mutex
-	stamps map[string]stamp // as they were at the last attempt to load
+	stamps map[string]stamp // as they were when they were last read
 	good   *loaded
+	failed string // why they could not be loaded the last time; empty if they could
 }
 
 // stamp tells versions of a file apart.
@@ -134,12 +137,20 @@ func (s *Source) current() *loaded {
 	if same(now, s.stamps) {
 		return s.good
 	}
-	s.stamps = now
 	good, err := s.files.load()
 	if err != nil {
-		s.log.Error("certificates not reloaded; the last good ones stay in use", "error", err)
+		// Files that could not be read, for want of descriptors or a right that
+		// comes late, may be good: the next handshake tries again.
+		if unread := (*fs.PathError)(nil); !errors.As(err, &unread) {
+			s.stamps = now
+		}
+		if err.Error() != s.failed {
+			s.log.Error("certificates not reloaded; the last good ones stay in use", "error", err)
+		}
+		s.failed = err.Error()
 		return s.good
 	}
+	s.stamps, s.failed = now, ""
 	s.good = good
 	s.log.Info("certificates reloaded", "cert", s.files.Cert, "ca", s.files.CA)
 	return good

@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -321,6 +322,45 @@ func TestReload(t *testing.T) {
 	}
 	if failed != 2 {
 		t.Errorf("%d failures in the log", failed)
+	}
+}
+
+// TestReloadIsTriedAgain: files that cannot be read now are read later, though
+// nothing about them has changed meanwhile.
+func TestReloadIsTriedAgain(t *testing.T) {
+	ca := newAuthority(t, "ca")
+	cert, key := ca.issue("server", "first", "127.0.0.1")
+	lines := make(chan string, 100)
+	source := open(t, Files{Cert: cert, Key: key}, slog.New(slog.NewTextHandler(logged{lines}, nil)))
+	ca.issue("server", "second", "127.0.0.1")
+	name := func() string { return source.current().cert.Leaf.Subject.CommonName }
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	none := limit
+	none.Cur = 0
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &none); err != nil {
+		t.Fatal(err)
+	}
+	_, without := os.ReadFile(cert)
+	before := []string{name(), name()}
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if !errors.Is(without, syscall.EMFILE) || before[0] != "first" || before[1] != "first" {
+		t.Errorf("%v, then %v is in use", without, before)
+	}
+	if got := name(); got != "second" {
+		t.Errorf("%s is in use when there are descriptors again", got)
+	}
+	close(lines)
+	var all []string
+	for line := range lines {
+		all = append(all, line)
+	}
+	if len(all) != 2 || !strings.Contains(all[0], "too many open files") || !strings.Contains(all[1], "certificates reloaded") {
+		t.Errorf("the log has %q", all)
 	}
 }
 
