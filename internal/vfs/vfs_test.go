@@ -132,6 +132,31 @@ func contract(t *testing.T, fsys FS, dir string) {
 	must(t, l.Close())
 }
 
+// TestExchange swaps directories, where that can be done.
+func TestExchange(t *testing.T) {
+	a, b := filepath.Join(t.TempDir(), "a"), filepath.Join(t.TempDir(), "b")
+	for _, dir := range []string{a, b} {
+		must(t, OS().MkdirAll(filepath.Join(dir, "was "+filepath.Base(dir))))
+	}
+	want := []string{"was b"}
+	if err := Exchange(OS(), a, b); errors.Is(err, errors.ErrUnsupported) {
+		want = []string{"was a"}
+	} else {
+		must(t, err)
+	}
+	names, err := OS().ReadDir(a)
+	must(t, err)
+	if !slices.Equal(names, want) {
+		t.Errorf("%v, want %v", names, want)
+	}
+	if err := Exchange(OS(), a, b+"x"); !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errors.ErrUnsupported) {
+		t.Error(err)
+	}
+	if err := Exchange(&Mem{}, a, b); !errors.Is(err, errors.ErrUnsupported) {
+		t.Error(err)
+	}
+}
+
 // TestModes makes files and directories under a umask that would open and one
 // that would close them.
 func TestModes(t *testing.T) {
