@@ -133,12 +133,13 @@ func complete(fsys vfs.FS, dir string) string {
 
 // resume gives dir its name when a crash came before that.
 func (s *salvage) resume() error {
-	if _, err := s.fs.ReadDir(s.dir); !errors.Is(err, fs.ErrNotExist) {
+	_, err := s.fs.ReadDir(s.dir)
+	if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	build := complete(s.fs, s.dir)
 	if build == "" {
-		return &fs.PathError{Op: "open", Path: s.dir, Err: fs.ErrNotExist}
+		return err
 	}
 	if err := s.fs.Rename(build, s.dir); err != nil {
 		return err
