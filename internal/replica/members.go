@@ -71,6 +71,9 @@ func (r *Replica) Status() Status {
 	return s
 }
 
+// Changed is closed when term, leader or role change after the call.
+func (r *Replica) Changed() <-chan struct{} { return *r.changed.Load() }
+
 // Leadership is what the leader's duties need to know.
 type Leadership struct {
 	// Term that this member leads; 0 when it does not lead or has not applied

@@ -42,6 +42,7 @@ type peer struct {
 	addrs   atomic.Pointer[[]string]
 	link    atomic.Pointer[outLink] // nil when not connected
 	rtt     atomic.Int64
+	heard   atomic.Int64 // when a ping was answered, or it became a peer
 	dropped atomic.Uint64
 
 	mu    sync.Mutex // held while the handler is told
@@ -55,6 +56,7 @@ func newPeer(t *Transport, id uint64, addrs []string) *peer {
 	p := &peer{t: t, id: id, kick: make(chan struct{}, 1)}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.addrs.Store(&addrs)
+	p.heard.Store(int64(t.now()))
 	return p
 }
 
@@ -67,6 +69,7 @@ func (p *peer) wake() {
 
 func (p *peer) status() PeerStatus {
 	s := PeerStatus{ID: p.id, RoundTrip: time.Duration(p.rtt.Load()), Dropped: p.dropped.Load()}
+	s.Silent = max(0, p.t.now()-time.Duration(p.heard.Load()))
 	if l := p.link.Load(); l != nil {
 		s.Connected = true
 		for ch, b := range l.boxes {
@@ -271,6 +274,7 @@ func (p *peer) pong(l *outLink, sent time.Duration) {
 		return
 	}
 	p.rtt.Store(int64(rtt))
+	p.heard.Store(int64(sent + rtt))
 	if tell := p.t.cfg.RoundTrip; tell != nil {
 		tell(p.id, rtt)
 	}

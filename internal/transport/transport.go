@@ -325,6 +325,9 @@ type PeerStatus struct {
 	Connected bool
 	// RoundTrip is the last one measured, 0 when there was none.
 	RoundTrip time.Duration
+	// Silent is since when nothing was heard of it, or since when it has been
+	// a peer where that is less.
+	Silent time.Duration
 	// Queued are the bytes that wait to be sent, by Channel.
 	Queued [channels]int64
 	// Dropped counts the messages that Send did not take.

@@ -372,6 +372,9 @@ func TestSilentPeerIsLostAfterPeerTimeout(t *testing.T) {
 		if d := a.Peers()[0].RoundTrip; d < 0 || d > time.Millisecond {
 			t.Errorf("round trip %v", d)
 		}
+		if d := a.Peers()[0].Silent; d > time.Second {
+			t.Errorf("silent for %v", d)
+		}
 		cut := time.Now()
 		mem.cutOff()
 		for _, e := range []event{a.want(t, false, 2), b.want(t, false, 1)} {
@@ -381,6 +384,9 @@ func TestSilentPeerIsLostAfterPeerTimeout(t *testing.T) {
 			}
 		}
 		<-time.After(10 * time.Second)
+		if d := time.Since(cut) - a.Peers()[0].Silent; d < -time.Second || d > 0 {
+			t.Errorf("silent since %v after the cut", d)
+		}
 		mem.heal()
 		healed := time.Now()
 		if d := a.want(t, true, 2).at.Sub(healed); d > 2500*time.Millisecond {
