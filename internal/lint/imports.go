@@ -11,7 +11,7 @@ import (
 var lowerHalf = []string{
 	"kv", "internal/auth", "internal/compactor", "internal/discovery", "internal/founding",
 	"internal/lease", "internal/lessor", "internal/machine", "internal/memberfile", "internal/mvcc",
-	"internal/replica", "internal/snap", "internal/steward", "internal/transport", "internal/vfs", "internal/wal",
+	"internal/replica", "internal/secret", "internal/snap", "internal/steward", "internal/transport", "internal/vfs", "internal/wal",
 }
 
 // edges are the packages that turn a wire API into kv.
@@ -26,6 +26,7 @@ var mayImport = map[string][]string{
 	"kv/kvtest/lincheck":  {"kv"},
 	"internal/vfs":        {},
 	"internal/discovery":  {},
+	"internal/secret":     {},
 	"internal/telemetry":  {},
 	"internal/transport":  {},
 	"internal/founding":   {},
