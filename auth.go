@@ -11,14 +11,6 @@ import (
 
 var _ kv.Authority = (*Node)(nil)
 
-// subject is a caller as users and roles now are.
-func (n *Node) subject(c *kv.Caller) auth.Subject {
-	if c == nil {
-		return auth.Subject{}
-	}
-	return n.machine.Access().Subject([]byte(c.User), c.AuthRevision)
-}
-
 // Auth implements [kv.Guard].
 func (n *Node) Auth() kv.AuthStatus {
 	t := n.machine.Access()
@@ -73,7 +65,7 @@ func (n *Node) Authorize(ctx context.Context, r kv.Right) error {
 			return err
 		}
 	}
-	s := n.subject(c)
+	s := n.machine.Subject(c)
 	return s.Right(r)
 }
 
@@ -140,11 +132,9 @@ func (n *Node) asked(ctx context.Context, may func(auth.Subject) error) (*auth.T
 	if err := n.barrier(ctx, kv.Strong); err != nil {
 		return nil, kv.Header{}, err
 	}
-	t, s := n.machine.Access(), auth.Subject{}
-	if c := kv.CallerOf(ctx); c != nil {
-		s = t.Subject([]byte(c.User), c.AuthRevision)
-	}
-	return t, n.header(), may(s)
+	// Rights of after the tables: what is refused since is not shown.
+	t := n.machine.Access()
+	return t, n.header(), may(n.machine.Subject(kv.CallerOf(ctx)))
 }
 
 // User implements [kv.Users].

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -348,6 +350,97 @@ func TestTokensAreGoodEverywhere(t *testing.T) {
 	wantErr(t, "disable", err, nil)
 	everywhere(6, "", kv.ErrInvalidAuthToken)
 	wantErr(t, "a token while authentication is off", add(7, "bob", time.Hour), kv.ErrAuthNotEnabled)
+}
+
+// A caller who was let in by a member that does not know yet what others have
+// decided is refused by what the majority has applied, and does not have to log
+// in again because somebody's rights have changed.
+func TestTokensAreDecidedByTheMajority(t *testing.T) {
+	nodes := openCluster(t, 3)
+	ctx := t.Context()
+	guarded(t, nodes[0])
+	id := kv.TokenID{1}
+	caller := kv.Caller{User: "alice", AuthRevision: nodes[0].Auth().Revision}
+	_, err := nodes[0].AddToken(ctx, kv.Token{ID: id, Caller: caller, TTL: time.Hour})
+	wantErr(t, "add", err, nil)
+	// As each member lets the caller in now.
+	callers := make([]context.Context, len(nodes))
+	for i, n := range nodes {
+		c, err := n.TokenCaller(ctx, id)
+		wantErr(t, "token", err, nil)
+		callers[i] = kv.WithCaller(ctx, c)
+	}
+	calls := func(n *Node) map[string]func(context.Context) error {
+		all := storeCalls(n)
+		calls := map[string]func(context.Context) error{
+			"put": func(ctx context.Context) error { _, err := n.Put(ctx, "a", "1"); return err },
+			"range": func(ctx context.Context) error {
+				_, err := n.Range(ctx, kv.Range{Key: []byte("a")})
+				return err
+			},
+			"watch": func(ctx context.Context) error {
+				for _, err := range n.Watch(ctx, kv.WatchRequest{Key: []byte("a")}) {
+					return err
+				}
+				return nil
+			},
+			"oneself": func(ctx context.Context) error { _, _, err := n.User(ctx, "alice"); return err },
+		}
+		for _, name := range []string{"grant and revoke", "leases"} {
+			calls[name] = all[name]
+		}
+		return calls
+	}
+	everywhere := func(when string, want error) {
+		t.Helper()
+		for i, n := range nodes {
+			for name, call := range calls(n) {
+				wantErr(t, name+" "+when, call(callers[i]), want)
+			}
+		}
+	}
+	everywhere("with a good token", nil)
+	_, err = nodes[0].AddRole(ctx, "of others")
+	wantErr(t, "add role", err, nil)
+	everywhere("after a change of others' rights", nil)
+	_, err = nodes[0].GrantPermission(ctx, "alice", kv.Permission{Access: kv.ReadAccess, Key: []byte("a"), End: []byte("c")})
+	wantErr(t, "grant", err, nil)
+	for i, n := range nodes {
+		_, err := n.Put(callers[i], "a", "2")
+		wantErr(t, "put after a change of the right to it", err, kv.ErrPermissionDenied)
+	}
+	_, err = nodes[0].RevokeToken(ctx, id)
+	wantErr(t, "revoke", err, nil)
+	everywhere("with a token that is revoked", kv.ErrInvalidAuthToken)
+}
+
+// Passwords wait for each other, but not too many of them, and who gives up
+// makes room.
+func TestPasswordsWaitInABoundedQueue(t *testing.T) {
+	l := &logins{slots: make(chan struct{}, 1)}
+	l.slots <- struct{}{} // another is under way
+	l.under.Add(1)
+	ctx, giveUp := context.WithCancel(t.Context())
+	var waiting sync.WaitGroup
+	for range mostWaiting {
+		waiting.Go(func() {
+			_, err := l.check(ctx, "", "x")
+			wantErr(t, "a password that waits", err, context.Canceled)
+		})
+	}
+	for l.under.Load() <= mostWaiting {
+		runtime.Gosched()
+	}
+	_, err := l.check(t.Context(), "", "x")
+	wantErr(t, "one password too many", err, kv.ErrOverloaded)
+	_, err = l.hash(t.Context(), "x")
+	wantErr(t, "a new password beside them", err, kv.ErrOverloaded)
+	giveUp()
+	waiting.Wait()
+	<-l.slots
+	if _, err := l.check(t.Context(), "", "x"); err != nil {
+		t.Errorf("a password afterwards: %v", err)
+	}
 }
 
 // callerStore is a store as a user sees it who may read and write everything.

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/crypto/argon2"
 	"golang.org/x/crypto/bcrypt"
@@ -42,12 +43,23 @@ func hashParallel() int { return max(1, runtime.GOMAXPROCS(0)/2) }
 type logins struct {
 	// slots bounds the hashes that are computed at once.
 	slots chan struct{}
+	// under counts those, and the ones that wait for a slot.
+	under atomic.Int64
 	// renewing has the ids of tokens that a call is about to renew.
 	renewing sync.Map
 }
 
-// slowly runs f when few others run.
+// mostWaiting is how many hashes wait: some half a minute of work of one
+// processor, after which clients have given up.
+const mostWaiting = 1000
+
+// slowly runs f when few others run. It returns [kv.ErrOverloaded] when too many
+// wait for that.
 func (l *logins) slowly(ctx context.Context, f func()) error {
+	defer l.under.Add(-1)
+	if l.under.Add(1) > mostWaiting+int64(cap(l.slots)) {
+		return kv.ErrOverloaded
+	}
 	select {
 	case l.slots <- struct{}{}:
 	case <-ctx.Done():

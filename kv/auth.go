@@ -2,6 +2,7 @@ package kv
 
 import (
 	"context"
+	"encoding/binary"
 	"time"
 )
 
@@ -23,6 +24,12 @@ type Caller struct {
 	// roles or permissions have changed since, as in etcd; clients then
 	// authenticate again.
 	AuthRevision uint64
+	// Token is the [TokenID.Mark] of the kept token that is the proof; 0 where
+	// there is another one. With it AuthRevision does not matter: the caller is
+	// whom the token stands for, for as long as the token is good where and
+	// when the call is decided, and afterwards is refused with
+	// [ErrInvalidAuthToken]. A watch goes on when the token is over.
+	Token uint64
 }
 
 type callerKey struct{}
@@ -194,8 +201,8 @@ type Guard interface {
 	// the auth revision at which it was. It returns [ErrAuthNotEnabled],
 	// [ErrAuthFailed] and, for a user without password, an error that wraps
 	// it. It takes tens of milliseconds of processor time, also for users that
-	// do not exist; few checks run at once and the others wait. The context's
-	// caller has no effect.
+	// do not exist; few checks run at once and the others wait, or get
+	// [ErrOverloaded] where a thousand do. The context's caller has no effect.
 	CheckPassword(ctx context.Context, user, password string) (authRevision uint64, err error)
 	// Authorize returns nil when the context's caller has the right. Calls of
 	// a store or cluster check for themselves; this is for what a server does
@@ -254,6 +261,10 @@ type Roles interface {
 // itself must be random, of at least 128 bits.
 type TokenID [32]byte
 
+// Mark is the beginning of the id: enough to tell tokens apart that nobody
+// could choose.
+func (id TokenID) Mark() uint64 { return binary.BigEndian.Uint64(id[:]) }
+
 // Token stands for a caller that has proved who it is.
 type Token struct {
 	ID TokenID
@@ -270,11 +281,16 @@ type Tokens interface {
 	// AddToken makes a token good. It returns [ErrAuthOldRevision] when users,
 	// roles or permissions have changed since t.Caller.AuthRevision: check
 	// again who it is. Only who has checked that may call it; the context's
-	// caller has no effect.
+	// caller has no effect. There is room for some ten thousand tokens a user,
+	// and for eight times as many in all: where that is not enough, the token
+	// goes that would be over first, of that user or else of the user who has
+	// most.
 	AddToken(ctx context.Context, t Token) (Header, error)
 	// TokenCaller returns for whom a token stands, or [ErrInvalidAuthToken].
 	// Use renews the token, now and then. It costs a look-up; only for a token
-	// that this member does not know it asks whether others do.
+	// that this member does not know it asks whether others do. What this
+	// member has applied decides here; the caller has the token's mark, by
+	// which calls are decided once more.
 	TokenCaller(ctx context.Context, id TokenID) (Caller, error)
 	// RevokeToken makes a token worthless, on every member as soon as it has
 	// applied that. One that is not there is no error. It needs [ManageAuth].
@@ -303,5 +319,4 @@ var (
 	ErrInvalidAuthManagement = &Error{Code: InvalidArgument, Message: "invalid auth management"}
 	ErrPasswordTooLong       = &Error{Code: InvalidArgument, Message: "password is too long; at most 512 bytes are allowed"}
 	ErrAuthNameTooLong       = &Error{Code: InvalidArgument, Message: "name of a user or role is too long; at most 1024 bytes are allowed"}
-	ErrTooManyTokens         = &Error{Code: ResourceExhausted, Message: "too many tokens are in use; nothing was done"}
 )

@@ -2,8 +2,10 @@ package auth
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 
@@ -181,10 +183,9 @@ func TestTokens(t *testing.T) {
 			old, before := tokens.Copy(), tokens.Append(nil)
 			switch rapid.IntRange(0, 3).Draw(t, "step") {
 			case 0, 1:
-				b := Bearer{ID: id, User: "u", Revision: 3, TTL: 9, Deadline: now + kv.Time(rapid.IntRange(1, 20).Draw(t, "for"))}
-				if err := tokens.Put(b, now); err != nil {
-					t.Fatal(err)
-				}
+				user := rapid.SampledFrom([]string{"u", "v"}).Draw(t, "user")
+				b := Bearer{ID: id, User: user, Revision: 3, TTL: 9, Deadline: now + kv.Time(rapid.IntRange(1, 20).Draw(t, "for"))}
+				tokens.Put(b, now)
 				model[id] = b
 			case 2:
 				tokens.Delete(id)
@@ -202,8 +203,8 @@ func TestTokens(t *testing.T) {
 					good++
 				}
 			}
-			if tokens.Len() < good {
-				t.Fatalf("%d tokens, of which %d are good", tokens.Len(), good)
+			if tokens.Len() < good || tokens.due.Len() != tokens.Len() || tokens.byUser.Len() != tokens.Len() || tokens.counts["u"]+tokens.counts["v"] != tokens.Len() {
+				t.Fatalf("%d tokens, of which %d are good; %d in order, %v of users", tokens.Len(), good, tokens.due.Len(), tokens.counts)
 			}
 			if !bytes.Equal(old.Append(nil), before) {
 				t.Fatal("a copy changed")
@@ -217,22 +218,78 @@ func TestTokens(t *testing.T) {
 	})
 }
 
-// Tokens that are over make room; others do not.
+// numbered is the id of a token.
+func numbered(i int) kv.TokenID { return kv.TokenID{byte(i), byte(i >> 8), byte(i >> 16)} }
+
+// A user who has the most tokens that there may be loses the one that would be
+// over first, and nobody else does. When all users together have too many, the
+// one who has most does. Tokens that are over make room.
 func TestTokensAreBounded(t *testing.T) {
-	tokens := NewTokens()
-	put := func(i int, now kv.Time) error {
-		return tokens.Put(Bearer{ID: kv.TokenID{byte(i), byte(i >> 8), byte(i >> 16)}, Deadline: now + 10}, now)
+	tokens, next := NewTokens(), 0
+	put := func(user string, now, deadline kv.Time) int {
+		next++
+		tokens.Put(Bearer{ID: numbered(next), User: user, Deadline: deadline}, now)
+		return next
 	}
-	for i := range MaxTokens {
-		if err := put(i, 0); err != nil {
-			t.Fatal(err)
+	gone := func(when string, want int, others ...int) {
+		t.Helper()
+		for _, i := range append(others, want) {
+			if kept := tokens.Marked(numbered(i).Mark()) != nil; kept != (i != want) {
+				t.Errorf("%s: token %d is kept: %v", when, i, kept)
+			}
 		}
 	}
-	if err := put(MaxTokens, 9); !errors.Is(err, kv.ErrTooManyTokens) || tokens.Len() != MaxTokens {
+	shy := put("shy", 0, 1)
+	first, second := put("greedy", 0, 2), put("greedy", 0, 3)
+	for range MaxUserTokens - 2 {
+		put("greedy", 0, 100)
+	}
+	tokens.Put(*tokens.Marked(numbered(second).Mark()), 0) // again: not one more
+	if n := tokens.Len(); n != MaxUserTokens+1 {
+		t.Fatalf("%d tokens", n)
+	}
+	put("greedy", 0, 100)
+	gone("one more than a user may have", first, shy, second)
+	for user := 0; tokens.Len() < MaxTokens; user++ {
+		for range min(MaxUserTokens-1, MaxTokens-tokens.Len()) {
+			put(fmt.Sprint("user ", user), 0, 200)
+		}
+	}
+	third := put("new", 0, 300)
+	gone("one more than there may be", second, shy, third)
+	if n := tokens.Len(); n != MaxTokens || tokens.counts["greedy"] != MaxUserTokens-1 {
+		t.Errorf("%d tokens, %d of the user who had most", n, tokens.counts["greedy"])
+	}
+	_, decoded, err := Decode(tokens.Append(New().Append(nil)))
+	if err != nil || decoded.Len() != MaxTokens || !maps.Equal(decoded.counts, tokens.counts) {
+		t.Errorf("decoded %v", err)
+	}
+	put("new", 150, 300)
+	if n := tokens.Len(); n != MaxTokens-forgetAtOnce+1 {
+		t.Errorf("%d tokens are kept when others are over", n)
+	}
+}
+
+// More tokens than can be kept are refused, and so are two that a mark does not
+// tell apart.
+func TestDecodeBoundsTokens(t *testing.T) {
+	list := New().Append(nil)
+	list = binary.AppendUvarint(list, MaxTokens+1)
+	for i := range MaxTokens + 1 {
+		id := make([]byte, 32)
+		binary.BigEndian.PutUint64(id, uint64(i+1))
+		list = append(list, append(id, 1, 'u', 1, 1, 1)...)
+	}
+	if _, _, err := Decode(list); !errors.Is(err, errTokens) {
 		t.Errorf("one token too many: %v", err)
 	}
-	if err := put(MaxTokens, 10); err != nil || tokens.Len() != MaxTokens-forgetAtOnce+1 {
-		t.Errorf("a token when others are over: %v, %d are kept", err, tokens.Len())
+	twice := append(New().Append(nil), 2)
+	for i := range byte(2) {
+		id := kv.TokenID{9, 31: i}
+		twice = append(append(twice, id[:]...), 1, 'u', 1, 1, 1)
+	}
+	if _, _, err := Decode(twice); !errors.Is(err, errOrder) {
+		t.Errorf("the same mark twice: %v", err)
 	}
 }
 
@@ -241,9 +298,7 @@ func FuzzDecode(f *testing.F) {
 		Change{Op: AddRole, Role: "r"}, Change{Op: GrantPermission, Role: "r", Permission: permission(kv.WriteAccess, "a", "b")},
 		Change{Op: GrantRole, Name: "root", Role: "r"}, Change{Op: Enable})
 	tokens := NewTokens()
-	if err := tokens.Put(Bearer{ID: kv.TokenID{1}, User: "root", Revision: 6, TTL: 5, Deadline: 7}, 0); err != nil {
-		f.Fatal(err)
-	}
+	tokens.Put(Bearer{ID: kv.TokenID{1}, User: "root", Revision: 6, TTL: 5, Deadline: 7}, 0)
 	f.Add(tokens.Append(tables.Append(nil)))
 	f.Add(NewTokens().Append(New().Append(nil)))
 	f.Fuzz(func(t *testing.T, data []byte) {

@@ -21,8 +21,9 @@ import (
 //	tokens     = n (id (32 bytes) user revision ttl deadline)…
 
 var (
-	errShort = errors.New("users and roles end too early")
-	errOrder = errors.New("users and roles are out of order, or do not fit together")
+	errShort  = errors.New("users and roles end too early")
+	errOrder  = errors.New("users and roles are out of order, or do not fit together")
+	errTokens = errors.New("there are more tokens than can be kept")
 )
 
 // Append appends the tables to dst.
@@ -75,7 +76,7 @@ func (t *Tables) AppendChanged(dst []byte, c *Change) []byte {
 // Append appends the tokens to dst.
 func (t *Tokens) Append(dst []byte) []byte {
 	dst = binary.AppendUvarint(dst, uint64(t.Len()))
-	t.byID.Scan(func(b *Bearer) bool {
+	t.byMark.Scan(func(_ uint64, b *Bearer) bool {
 		dst = appendString(append(dst, b.ID[:]...), b.User)
 		dst = binary.AppendUvarint(dst, b.Revision)
 		dst = binary.AppendUvarint(dst, uint64(b.TTL))
@@ -221,7 +222,7 @@ func increasing(names []string) bool {
 
 func (r *reader) tokens() *Tokens {
 	t := NewTokens()
-	last := ""
+	last := uint64(0)
 	r.each(func() {
 		var b Bearer
 		if len(r.data) < len(b.ID) {
@@ -231,14 +232,16 @@ func (r *reader) tokens() *Tokens {
 		r.data = r.data[copy(b.ID[:], r.data):]
 		b.User, b.Revision = r.string(kv.MaxAuthName), r.most(math.MaxUint64)
 		b.TTL, b.Deadline = kv.Time(r.most(math.MaxInt64)), kv.Time(r.most(math.MaxInt64))
-		if r.err == nil && last >= string(b.ID[:]) && t.Len() > 0 {
+		if r.err == nil && last >= b.ID.Mark() && t.Len() > 0 {
 			r.fail(errOrder)
 			return
 		}
-		last = string(b.ID[:])
-		if err := t.Put(b, -1); err != nil { // forgets none
-			r.fail(err)
+		last = b.ID.Mark()
+		if t.Len() == MaxTokens {
+			r.fail(errTokens)
+			return
 		}
+		t.set(&b) // forgets none
 	})
 	return t
 }

@@ -9,6 +9,8 @@ type Subject struct {
 	user     *user   // nil when there is none of that name
 	revision uint64
 	named    bool
+	// gone says that the token is not good which the caller has shown.
+	gone bool
 }
 
 // Subject looks a caller up. One without a name has proved nothing.
@@ -22,9 +24,27 @@ func (t *Tables) Subject(name []byte, revision uint64) Subject {
 	return Subject{tables: t, user: t.find(name), revision: revision, named: true}
 }
 
+// Bearer looks a caller up who has shown a token, of which b is kept; nil means
+// that nothing is. A token that is good at now proves who that is now, as in
+// etcd; its revision is that of the password.
+func (t *Tables) Bearer(name []byte, revision uint64, b *Bearer, now kv.Time) Subject {
+	s := t.Subject(name, revision)
+	if s.tables == nil {
+		return s
+	}
+	if s.gone = b == nil || now >= b.Deadline || b.User != string(name); s.gone {
+		return s
+	}
+	s.revision = b.Revision
+	if s.gone = s.user == nil || s.outlived(); !s.gone {
+		s.revision = t.revision
+	}
+	return s
+}
+
 // Bound tells whether there is anything that s may not do.
 func (s *Subject) Bound() bool {
-	return s.tables != nil && (s.user == nil || !s.user.grants.root || s.stale())
+	return s.tables != nil && (s.user == nil || !s.user.grants.root || s.gone || s.stale())
 }
 
 // stale tells that users, roles or permissions have changed since the caller
@@ -38,6 +58,8 @@ func (s *Subject) Keys(a kv.Access, key, end []byte) error {
 	switch {
 	case s.tables == nil:
 		return nil
+	case s.gone:
+		return kv.ErrInvalidAuthToken
 	case s.revision == 0:
 		return kv.ErrUserEmpty
 	case s.stale():
@@ -62,8 +84,9 @@ func (s *Subject) granted(a kv.Access, key, end []byte) error {
 }
 
 // Still returns nil when the caller may go on with what [Subject.Keys] allowed
-// before: changes of others' rights do not matter, the end of its own does, and
-// so does a new password, or a new user of the same name.
+// before: changes of others' rights and the end of a token do not matter, the
+// end of its own rights does, and so does a new password, or a new user of the
+// same name.
 func (s *Subject) Still(a kv.Access, key, end []byte) error {
 	switch {
 	case s.tables == nil:
@@ -90,7 +113,7 @@ func (s *Subject) Right(r kv.Right) error {
 		return nil
 	case !s.named:
 		return kv.ErrUserEmpty
-	case s.outlived():
+	case s.gone || s.outlived():
 		return kv.ErrInvalidAuthToken
 	case s.user == nil && r != kv.AnyUser:
 		return kv.ErrUserNotFound
@@ -110,7 +133,7 @@ func (s *Subject) Root() bool { return s.tables == nil || s.Right(kv.ManageClust
 // user, or may manage users.
 func (s *Subject) AskUser(name string) error {
 	err := s.Right(kv.ManageAuth)
-	if err != nil && s.user != nil && s.user.name == name && !s.outlived() {
+	if err != nil && s.user != nil && s.user.name == name && !s.gone && !s.outlived() {
 		return nil
 	}
 	return err
@@ -120,7 +143,7 @@ func (s *Subject) AskUser(name string) error {
 // manage roles.
 func (s *Subject) AskRole(name string) error {
 	err := s.Right(kv.ManageAuth)
-	if err != nil && s.user != nil && !s.outlived() {
+	if err != nil && s.user != nil && !s.gone && !s.outlived() {
 		for _, r := range s.user.roles {
 			if r == name {
 				return nil

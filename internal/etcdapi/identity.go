@@ -34,14 +34,13 @@ func (a *API) identify(ctx context.Context) (context.Context, error) {
 // caller finds out who calls. While authentication is off that is nobody, and
 // tokens are not looked at.
 func (a *API) caller(ctx context.Context) (kv.Caller, error) {
-	// Read before the token is: what changes meanwhile makes the caller's
-	// revision old, not current.
+	// What changes after this makes the caller's revision old, not current.
 	auth := a.authority.Auth()
 	if !auth.Enabled {
 		return kv.Caller{}, nil
 	}
 	if token, ok := tokenOf(ctx); ok {
-		return a.tokenCaller(ctx, token, auth.Revision)
+		return a.tokenCaller(ctx, token)
 	}
 	if name := certificateName(ctx); name != "" {
 		return kv.Caller{User: name, AuthRevision: auth.Revision}, nil

@@ -36,7 +36,7 @@ func (d *door) TokenCaller(_ context.Context, id kv.TokenID) (kv.Caller, error) 
 func newDoor() *door {
 	return &door{
 		status: kv.AuthStatus{Enabled: true, Revision: 9},
-		tokens: map[kv.TokenID]kv.Caller{sha256.Sum256([]byte("good.12")): {User: "alice", AuthRevision: 4}},
+		tokens: map[kv.TokenID]kv.Caller{sha256.Sum256([]byte("good.12")): {User: "alice", AuthRevision: 4, Token: 3}},
 	}
 }
 
@@ -58,7 +58,7 @@ func certified(ctx context.Context, name string) context.Context {
 
 func TestIdentify(t *testing.T) {
 	ctx := t.Context()
-	alice, bob, nobody := kv.Caller{User: "alice", AuthRevision: 9}, kv.Caller{User: "bob", AuthRevision: 9}, kv.Caller{}
+	alice, bob, nobody := kv.Caller{User: "alice", AuthRevision: 4, Token: 3}, kv.Caller{User: "bob", AuthRevision: 9}, kv.Caller{}
 	for _, c := range []struct {
 		name string
 		ctx  context.Context

@@ -71,9 +71,8 @@ func (a *API) issueToken(ctx context.Context, c kv.Caller) (string, kv.Header, e
 	return token, h, err
 }
 
-// tokenCaller tells for whom a token stands. One that is kept is good for the
-// present revision of authentication, as etcd's simple tokens are.
-func (a *API) tokenCaller(ctx context.Context, token string, revision uint64) (kv.Caller, error) {
+// tokenCaller tells for whom a token stands.
+func (a *API) tokenCaller(ctx context.Context, token string) (kv.Caller, error) {
 	if jwt := a.opts.Tokens.jwt; jwt != nil && strings.Count(token, ".") == 2 {
 		user, revision, ok := jwt.lookup(token)
 		if !ok {
@@ -81,12 +80,7 @@ func (a *API) tokenCaller(ctx context.Context, token string, revision uint64) (k
 		}
 		return kv.Caller{User: user, AuthRevision: revision}, nil
 	}
-	c, err := a.authority.TokenCaller(ctx, sha256.Sum256([]byte(token)))
-	if err != nil {
-		return kv.Caller{}, err
-	}
-	c.AuthRevision = max(c.AuthRevision, revision)
-	return c, nil
+	return a.authority.TokenCaller(ctx, sha256.Sum256([]byte(token)))
 }
 
 // simpleLetters is how many letters a simple token begins with: 136 bits. etcd's

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/binary"
 	"math"
+	"math/bits"
 	"sync/atomic"
 
 	"github.com/concord-kv/concord/internal/auth"
@@ -27,16 +28,20 @@ const (
 	tokenRevoke
 )
 
-// A command of a caller from outside has one of two flags. One of a user has a
-// trailer behind the body:
+// A command of a caller from outside has one of three flags. One of a user has a
+// trailer behind the body, with the length of what precedes it (2 bytes, little
+// endian) at its end. Where a kept token is the proof, the trailer has the
+// token's mark, so that what is applied decides whether it is good.
 //
-//	trailer = revision name, and their length (2 bytes, little endian)
+//	trailer = revision name length                                 hasCaller
+//	trailer = mark (8 bytes, little endian) name length            hasToken
 //
-// A command with neither flag is the cluster's own, or the embedding program's.
+// A command with no such flag is the cluster's own, or the embedding program's.
 const (
 	hasCaller   = 1 << 0
 	isAnonymous = 1 << 2
-	callerFlags = hasCaller | isAnonymous
+	hasToken    = 1 << 3
+	callerFlags = hasCaller | isAnonymous | hasToken
 )
 
 // AppendCaller marks the command that begins at cmd[start] as c's; nil leaves it
@@ -55,8 +60,13 @@ func appendCaller(dst []byte, c *kv.Caller) (flag byte, longer []byte) {
 		return isAnonymous, dst
 	}
 	before := len(dst)
-	dst = append(binary.AppendUvarint(dst, c.AuthRevision), c.User...)
-	return hasCaller, binary.LittleEndian.AppendUint16(dst, uint16(len(dst)-before))
+	if flag = hasCaller; c.Token != 0 {
+		flag, dst = hasToken, binary.LittleEndian.AppendUint64(dst, c.Token)
+	} else {
+		dst = binary.AppendUvarint(dst, c.AuthRevision)
+	}
+	dst = append(dst, c.User...)
+	return flag, binary.LittleEndian.AppendUint16(dst, uint16(len(dst)-before))
 }
 
 // AppendMembersCaller marks a change of members (see [EncodeMembers]) as c's.
@@ -70,26 +80,37 @@ func AppendMembersCaller(change []byte, c *kv.Caller) []byte {
 	return change
 }
 
+// caller is a [kv.Caller] whose name is a part of the command.
+type caller struct {
+	name            []byte
+	revision, token uint64
+}
+
 // caller takes the trailer off the data.
-func (d *decoder) caller(flags byte) (name []byte, revision uint64) {
-	if flags&callerFlags == callerFlags {
+func (d *decoder) caller(flags byte) (c caller) {
+	if bits.OnesCount8(flags&callerFlags) > 1 {
 		d.fail(errUnknown)
 	}
-	if flags&hasCaller == 0 || d.err != nil {
-		return nil, 0
+	if flags&(hasCaller|hasToken) == 0 || d.err != nil {
+		return c
 	}
 	end := len(d.data) - 2
 	if end < 0 || int(binary.LittleEndian.Uint16(d.data[end:])) > end {
 		d.fail(errTruncated)
-		return nil, 0
+		return c
 	}
 	begin := end - int(binary.LittleEndian.Uint16(d.data[end:]))
 	trailer := decoder{data: d.data[begin:end]}
 	d.data = d.data[:begin:begin]
-	if revision = trailer.uint(); len(trailer.data) == 0 { // also after an error
+	if flags&hasToken == 0 {
+		c.revision = trailer.uint()
+	} else if mark := trailer.take(8); mark != nil {
+		c.token = binary.LittleEndian.Uint64(mark)
+	}
+	if c.name = trailer.data; len(c.name) == 0 { // also after an error
 		d.fail(errTruncated)
 	}
-	return trailer.data, revision
+	return c
 }
 
 // EncodeAuth encodes a change of users and roles. Its result is a *kv.Header or
@@ -139,6 +160,14 @@ type access struct {
 	changed chan struct{} // closed when other tables have taken their place
 }
 
+// subject is a caller as it stands at now.
+func (a *access) subject(c caller, now kv.Time) auth.Subject {
+	if c.token == 0 {
+		return a.tables.Subject(c.name, c.revision)
+	}
+	return a.tables.Bearer(c.name, c.revision, a.tokens.Marked(c.token), now)
+}
+
 // set replaces tables and tokens.
 func (g *gate) set(tables *auth.Tables, tokens *auth.Tokens) {
 	g.tokens = tokens
@@ -158,6 +187,19 @@ func (g *gate) set(tables *auth.Tables, tokens *auth.Tokens) {
 // Access returns users and roles as applied last. Any goroutine.
 func (m *Machine) Access() *auth.Tables { return m.gate.open.Load().tables }
 
+// Subject is a caller as users, roles and tokens were applied last; nil may do
+// everything. Any goroutine.
+func (m *Machine) Subject(c *kv.Caller) auth.Subject {
+	if c == nil {
+		return auth.Subject{}
+	}
+	return m.gate.open.Load().subject(callerFrom(c), kv.Time(m.clock.Load()))
+}
+
+func callerFrom(c *kv.Caller) caller {
+	return caller{name: []byte(c.User), revision: c.AuthRevision, token: c.Token}
+}
+
 // AccessChanged returns a channel that is closed when users or roles change
 // after this call. Any goroutine.
 func (m *Machine) AccessChanged() <-chan struct{} { return m.gate.open.Load().changed }
@@ -172,7 +214,7 @@ func (m *Machine) Token(id kv.TokenID) (c kv.Caller, half, ok bool) {
 		return kv.Caller{}, false, false
 	}
 	s := a.tables.Subject([]byte(b.User), b.Revision)
-	return kv.Caller{User: b.User, AuthRevision: b.Revision}, b.Deadline-now < b.TTL/2, s.Right(kv.AnyUser) == nil
+	return kv.Caller{User: b.User, AuthRevision: b.Revision, Token: id.Mark()}, b.Deadline-now < b.TTL/2, s.Right(kv.AnyUser) == nil
 }
 
 func (c *captured) readAuth(s *sectionReader) {
@@ -258,12 +300,10 @@ func (m *Machine) runToken(d *decoder) error {
 		tokens.Delete(b.ID)
 	} else {
 		b.Deadline = now + b.TTL
-		if err := tokens.Put(b, now); err != nil {
-			return err
-		}
+		tokens.Put(b, now)
 	}
 	m.at.hash.mix(sum(b.ID[:])^uint64(op), uint64(b.Deadline))
-	m.at.hash.mix(sum([]byte(b.User)), b.Revision)
+	m.at.hash.mix(sum([]byte(b.User))^uint64(tokens.Len()), b.Revision)
 	m.gate.set(m.Access(), tokens)
 	return nil
 }
@@ -291,7 +331,7 @@ func (m *Machine) checkBearer(b *auth.Bearer) error {
 // somebody who may not give such a command, whatever is in it.
 func (m *Machine) identify(d *decoder, k kind, flags byte) error {
 	who := &m.gate.who
-	*who = m.Access().Subject(d.caller(flags))
+	*who = m.gate.open.Load().subject(d.caller(flags), m.at.now)
 	if !who.Bound() {
 		return nil
 	}
@@ -380,8 +420,8 @@ func (m *Machine) ViewAs(c *kv.Caller) View {
 	for {
 		before := m.Access()
 		v := m.View()
-		if m.Access() == before {
-			v.who = before.Subject([]byte(c.User), c.AuthRevision)
+		if now := m.gate.open.Load(); now.tables == before {
+			v.who = now.subject(callerFrom(c), v.time)
 			return v
 		}
 		v.Close()

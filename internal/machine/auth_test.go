@@ -361,7 +361,9 @@ func TestTokensInTheMachine(t *testing.T) {
 		t.Helper()
 		d.index++
 		d.Apply(d.at(), nil, nil)
-		if c, half, ok := d.Token(token.ID); ok != want || ok && (half != wantHalf || c != token.Caller) {
+		whose := token.Caller
+		whose.Token = token.ID.Mark()
+		if c, half, ok := d.Token(token.ID); ok != want || ok && (half != wantHalf || c != whose) {
 			t.Errorf("at %d: %+v, half %v, good %v", d.time, c, half, ok)
 		}
 	}
@@ -385,6 +387,105 @@ func TestTokensInTheMachine(t *testing.T) {
 	check(false, false)
 	if !d.Access().Enabled() || d.Access().Revision() != token.Caller.AuthRevision {
 		t.Error("users and roles are not those of the backup")
+	}
+}
+
+// bearer makes a token of a user.
+func (d *driver) bearer(user string) *kv.Caller {
+	d.Helper()
+	id := kv.TokenID{byte(d.index), byte(d.index >> 8), 1}
+	token := kv.Token{ID: id, Caller: kv.Caller{User: user, AuthRevision: d.Access().Revision()}, TTL: 100 * time.Millisecond}
+	if err, failed := d.apply(EncodeToken(nil, &token)).(error); failed {
+		d.Fatal(err)
+	}
+	c, _, ok := d.Token(id)
+	if !ok {
+		d.Fatal("the token is not good")
+	}
+	return &c
+}
+
+// Who shows a token is who it stands for where the call is decided, however old
+// what was known of it elsewhere: rights that changed since count as they now
+// are, and a token that is over, revoked or of another password does not count.
+func TestTokensAreDecidedWhereTheyCount(t *testing.T) {
+	revoke := func(d *driver, c *kv.Caller) {
+		var id kv.TokenID
+		if b := d.gate.tokens.Marked(c.Token); b != nil {
+			id = b.ID
+		}
+		d.apply(EncodeRevokeToken(nil, id))
+	}
+	for name, c := range map[string]struct {
+		then func(*driver, *kv.Caller)
+		want error
+	}{
+		"good":             {func(*driver, *kv.Caller) {}, nil},
+		"others' rights":   {func(d *driver, _ *kv.Caller) { d.auth(auth.Change{Op: auth.AddRole, Role: "x"}) }, nil},
+		"own rights":       {func(d *driver, _ *kv.Caller) { d.auth(auth.Change{Op: auth.RevokeRole, Name: "u", Role: "r"}) }, kv.ErrPermissionDenied},
+		"revoked":          {revoke, kv.ErrInvalidAuthToken},
+		"over":             {func(d *driver, _ *kv.Caller) { d.time += 100 }, kv.ErrInvalidAuthToken},
+		"nearly over":      {func(d *driver, _ *kv.Caller) { d.time += 99 }, nil},
+		"another password": {func(d *driver, _ *kv.Caller) { d.auth(auth.Change{Op: auth.SetPassword, Name: "u", Hash: "x"}) }, kv.ErrInvalidAuthToken},
+		"user deleted":     {func(d *driver, _ *kv.Caller) { d.auth(auth.Change{Op: auth.DeleteUser, Name: "u"}) }, kv.ErrInvalidAuthToken},
+		"another user of the name": {func(d *driver, _ *kv.Caller) {
+			d.auth(auth.Change{Op: auth.DeleteUser, Name: "u"}, auth.Change{Op: auth.AddUser, Name: "u"}, auth.Change{Op: auth.GrantRole, Name: "u", Role: "r"})
+		}, kv.ErrInvalidAuthToken},
+		"another's":       {func(_ *driver, c *kv.Caller) { c.User = "root" }, kv.ErrInvalidAuthToken},
+		"made up":         {func(_ *driver, c *kv.Caller) { c.Token++ }, kv.ErrInvalidAuthToken},
+		"switched off":    {func(d *driver, _ *kv.Caller) { d.auth(auth.Change{Op: auth.Disable}) }, nil},
+		"off, and on":     {func(d *driver, _ *kv.Caller) { d.auth(auth.Change{Op: auth.Disable}, auth.Change{Op: auth.Enable}) }, kv.ErrInvalidAuthToken},
+		"after a restart": {func(d *driver, _ *kv.Caller) { d.restart() }, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := guarded(t)
+			caller := d.bearer("u")
+			c.then(d, caller)
+			right := c.want // what is not about keys
+			if errors.Is(c.want, kv.ErrPermissionDenied) {
+				right = nil
+			}
+			for what, command := range map[string][]byte{
+				"put":   encodeOps(putOf("c")),
+				"txn":   encodeOps(putOf("c"), rangeOf("d", "")),
+				"grant": EncodeGrant(nil, 7, time.Minute),
+			} {
+				want := c.want
+				if what == "grant" {
+					want = right
+				}
+				if err, _ := d.apply(AppendCaller(command, 0, caller)).(error); !errors.Is(err, want) || want == nil && err != nil {
+					t.Errorf("%s: %v, want %v", what, err, want)
+				}
+			}
+			view := d.ViewAs(caller)
+			defer view.Close()
+			if _, err := view.Range(&kv.Range{Key: []byte("c")}); !errors.Is(err, c.want) {
+				t.Errorf("range: %v, want %v", err, c.want)
+			}
+			if _, err := view.Leases(); !errors.Is(err, right) {
+				t.Errorf("leases: %v, want %v", err, right)
+			}
+			s := d.Subject(caller)
+			if err := s.Right(kv.AnyUser); !errors.Is(err, right) {
+				t.Errorf("a user's right: %v, want %v", err, right)
+			}
+			if err := s.AskUser(caller.User); !errors.Is(err, right) {
+				t.Errorf("asking about oneself: %v, want %v", err, right)
+			}
+			err := view.MayWatch(&kv.WatchRequest{Key: []byte("c")})
+			switch name {
+			case "revoked", "over": // what was begun goes on
+				if err != nil {
+					t.Errorf("watch: %v", err)
+				}
+			case "another's", "made up", "off, and on": // cannot be while it goes on
+			default:
+				if (err == nil) != (c.want == nil) {
+					t.Errorf("watch: %v, want %v", err, c.want)
+				}
+			}
+		})
 	}
 }
 
@@ -471,8 +572,10 @@ func TestCallersCostNoMemory(t *testing.T) {
 		})
 	}
 	own, users := cost(plain), cost(d.as("u", slices.Clone(plain)))
-	if users != own {
-		t.Errorf("a put of a user allocates %v times, the cluster's own %v", users, own)
+	bearer := d.bearer("u")
+	bearers := cost(AppendCaller(slices.Clone(plain), 0, bearer))
+	if users != own || bearers != own {
+		t.Errorf("a put of a user allocates %v times, with a token %v times, the cluster's own %v", users, bearers, own)
 	}
 	caller := &kv.Caller{User: "u", AuthRevision: d.Access().Revision()}
 	look := func(c *kv.Caller) float64 {
@@ -485,8 +588,8 @@ func TestCallersCostNoMemory(t *testing.T) {
 			v.Close()
 		})
 	}
-	if users, own := look(caller), look(nil); users != own {
-		t.Errorf("a range of a user allocates %v times, the program's own %v", users, own)
+	if users, bearers, own := look(caller), look(bearer), look(nil); users != own || bearers != own {
+		t.Errorf("a range of a user allocates %v times, with a token %v times, the program's own %v", users, bearers, own)
 	}
 }
 
@@ -497,37 +600,42 @@ func FuzzCaller(f *testing.F) {
 	for _, user := range []string{"u", "root", "mallory"} {
 		f.Add(d.as(user, encodeOps(putOf("c"))))
 	}
+	f.Add(AppendCaller(encodeOps(putOf("c")), 0, &kv.Caller{User: "u", Token: 1 << 60}))
 	f.Add([]byte{byte(kindPut), hasCaller, 0, 0})
 	f.Fuzz(func(t *testing.T, command []byte) {
 		if len(command) < 2 {
 			return
 		}
 		dec := decoder{data: command[2:]}
-		name, revision := dec.caller(command[1] & callerFlags)
-		if dec.err != nil || command[1]&callerFlags != hasCaller {
-			return
+		c := dec.caller(command[1] & callerFlags)
+		if dec.err != nil || c.name == nil || command[1]&hasToken != 0 && c.token == 0 {
+			return // no token's mark is 0
 		}
-		again := AppendCaller([]byte{command[0], 0}, 0, &kv.Caller{User: string(name), AuthRevision: revision})
+		again := AppendCaller([]byte{command[0], 0}, 0, &kv.Caller{User: string(c.name), AuthRevision: c.revision, Token: c.token})
 		dec = decoder{data: again[2:]}
-		if len(name) > kv.MaxAuthName {
+		if len(c.name) > kv.MaxAuthName {
 			if again[1] != isAnonymous {
 				t.Fatal("a name that is too long was kept")
 			}
 			return
 		}
-		if n, r := dec.caller(again[1]); dec.end() != nil || !bytes.Equal(n, name) || r != revision {
-			t.Fatalf("%q at %d became %q at %d", name, revision, n, r)
+		if x := dec.caller(again[1]); dec.end() != nil || !bytes.Equal(x.name, c.name) || x.revision != c.revision || x.token != c.token {
+			t.Fatalf("%+v became %+v", c, x)
 		}
 	})
 }
 
 // BenchmarkApplyPutAs is what a caller adds to a put.
 func BenchmarkApplyPutAs(b *testing.B) {
-	for _, user := range []string{"(the cluster)", "root", "u"} {
+	for _, user := range []string{"(the cluster)", "root", "u", "u with a token"} {
 		b.Run("user="+user, func(b *testing.B) {
 			d := guarded(b)
 			command := encodeOps(kv.Op{Kind: kv.OpPut, Key: []byte("d/some/key/of/some/length"), Value: make([]byte, 256)})
-			if user != "(the cluster)" {
+			switch user {
+			case "(the cluster)":
+			case "u with a token":
+				command = AppendCaller(command, 0, d.bearer("u"))
+			default:
 				command = d.as(user, command)
 			}
 			commands := slices.Repeat([][]byte{command}, 256)
@@ -579,7 +687,7 @@ func BenchmarkLookAs(b *testing.B) {
 // TestPlainKey: the key of a put is known to be one whoever gave the command, as
 // all from outside have a caller.
 func TestPlainKey(t *testing.T) {
-	for _, c := range []*kv.Caller{nil, {}, {User: "alice", AuthRevision: 1 << 20}} {
+	for _, c := range []*kv.Caller{nil, {}, {User: "alice", AuthRevision: 1 << 20}, {User: "alice", Token: 1 << 60}} {
 		for _, key := range []string{"k", strings.Repeat("k", 0x7f)} {
 			if got := plainKey(AppendCaller(encodeOps(putOf(key)), 0, c)); string(got) != key {
 				t.Errorf("caller %+v: %q, want %q", c, got, key)
