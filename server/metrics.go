@@ -5,6 +5,7 @@ import (
 	"expvar"
 	"fmt"
 	"net/http"
+	"os"
 	"runtime"
 	"strings"
 	"sync/atomic"
@@ -202,7 +203,8 @@ func oneIf(b bool) float64 {
 	return 0
 }
 
-// serveVars serves the variables of package expvar, in etcd's shape.
+// serveVars serves the variables of package expvar, in etcd's shape, without the
+// secrets of the command line.
 func serveVars(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	fmt.Fprint(w, "{\n")
@@ -212,6 +214,9 @@ func serveVars(w http.ResponseWriter, _ *http.Request) {
 			fmt.Fprint(w, ",\n")
 		}
 		first = false
+		if v.Key == "cmdline" {
+			v.Value = expvar.Func(func() any { return withoutSecrets(os.Args) })
+		}
 		fmt.Fprintf(w, "%q: %s", v.Key, v.Value)
 	})
 	fmt.Fprint(w, "\n}\n")

@@ -3,6 +3,8 @@ package server_test
 import (
 	"encoding/json"
 	"net/http"
+	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -119,11 +121,25 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
+// TestVars: there is what etcd shows, but no secret of the command line.
 func TestVars(t *testing.T) {
+	old := os.Args
+	t.Cleanup(func() { os.Args = old })
+	os.Args = []string{"concord", "serve", "--secret", "s3cr3t", "--name", "n1", "--secret-file", "f", "--secret", "--x-password=s3cr3t", "-discovery-token", "s3cr3t", "--no-password", "last"}
 	addrs, _ := start(t, kvtest.NewModel(kv.Limits{}), new(lone), server.Config{})
 	code, text := fetch(t, new(http.Client), "http://"+addrs[0].String()+"/debug/vars")
-	var vars map[string]json.RawMessage
-	if err := json.Unmarshal([]byte(text), &vars); err != nil || code != 200 || vars["memstats"] == nil || vars["cmdline"] == nil {
+	var vars struct {
+		Memstats json.RawMessage
+		Cmdline  []string
+	}
+	if err := json.Unmarshal([]byte(text), &vars); err != nil || code != 200 || vars.Memstats == nil {
 		t.Errorf("%d, %v: %.200s", code, err, text)
+	}
+	want := []string{"concord", "serve", "--secret", "***", "--name", "n1", "--secret-file", "f", "--secret", "--x-password=***", "-discovery-token", "***", "--no-password", "last"}
+	if !slices.Equal(vars.Cmdline, want) {
+		t.Errorf("the command line is shown as %q", vars.Cmdline)
+	}
+	if strings.Contains(text, "s3cr3t") {
+		t.Error("a secret is shown")
 	}
 }
