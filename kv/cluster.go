@@ -11,6 +11,11 @@ type Member struct {
 	PeerAddrs, ClientAddrs []string
 	// Learner members receive the log and serve reads but do not vote.
 	Learner bool
+	// Version is the program's, x.y.z, and Level the generation of commands
+	// and formats that it understands; both are empty until the member has
+	// told them. Level 0 counts as 1.
+	Version string
+	Level   uint32
 }
 
 // Role is a member's part in Raft at the moment.

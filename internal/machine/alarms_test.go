@@ -106,36 +106,41 @@ func TestUpkeepIsHashed(t *testing.T) {
 	}
 }
 
-// State that was written before there were alarms can be read.
+// State that was written before there were alarms, or a level, can be read.
 func TestOldSnapshot(t *testing.T) {
-	d := start(t)
-	d.put("a", "1")
-	var b bytes.Buffer
-	write, release := d.Snapshot()
-	if err := write(&b); err != nil {
-		t.Fatal(err)
-	}
-	release()
-	data := b.Bytes()
-	data[len(snapshotMagic)] = oldestSnapshot
-	// The config ends with the version, which is empty, no alarms and no
-	// downgrade; the next section follows.
-	end := bytes.Index(data, []byte("h1:1"))
-	end += bytes.Index(data[end:], []byte{0, 0, 0, tagHistory})
-	// Before the keys stand users, roles and tokens.
-	access := append([]byte{tagAuth}, appendBytes(nil, auth.NewTokens().Append(auth.New().Append(nil)))...)
-	last := bytes.LastIndex(data, access)
-	data = slices.Delete(data, last, last+len(access))
-	m := New(Options{})
-	defer m.Close()
-	if err := m.Restore(bytes.NewReader(slices.Delete(data, end, end+2))); err != nil {
-		t.Fatal(err)
-	}
-	_, want := d.Hash()
-	if _, got := m.Hash(); got != want {
-		t.Errorf("hash %x, want %x", got, want)
-	}
-	if err := m.Restore(bytes.NewReader(append([]byte(snapshotMagic), snapshotVersion+1))); kv.CodeOf(err) != kv.Unsupported {
-		t.Errorf("a newer format: %v", err)
+	for _, version := range []byte{2, 3} {
+		d := start(t)
+		d.put("a", "1")
+		var b bytes.Buffer
+		write, release := d.Snapshot()
+		if err := write(&b); err != nil {
+			t.Fatal(err)
+		}
+		release()
+		data := b.Bytes()
+		data[len(snapshotMagic)] = version
+		// The config ends with no alarms, no downgrade, one founder and how it
+		// is tended; the next section follows. It ended with an empty version,
+		// and later with no alarms and no downgrade, too.
+		ending := []byte{0, 0, 1, 1, 0, 0xe0, 0xa7, 0x12, 1, tagHistory}
+		end := bytes.Index(data, ending)
+		data = slices.Replace(data, end, end+len(ending)-1, make([]byte, 1+2*(version-2))...)
+		if version < 3 { // before the keys stand users, roles and tokens
+			access := append([]byte{tagAuth}, appendBytes(nil, auth.NewTokens().Append(auth.New().Append(nil)))...)
+			last := bytes.LastIndex(data, access)
+			data = slices.Delete(data, last, last+len(access))
+		}
+		m := New(Options{})
+		defer m.Close()
+		if err := m.Restore(bytes.NewReader(data)); err != nil {
+			t.Fatal(err)
+		}
+		_, want := d.Hash()
+		if _, got := m.Hash(); got != want || m.Settings() != DefaultSettings() {
+			t.Errorf("hash %x, want %x; settings %+v", got, want, m.Settings())
+		}
+		if err := m.Restore(bytes.NewReader(append([]byte(snapshotMagic), snapshotVersion+1))); kv.CodeOf(err) != kv.Unsupported {
+			t.Errorf("a newer format: %v", err)
+		}
 	}
 }

@@ -401,16 +401,21 @@ func (m *Machine) runConfig(d *decoder, k kind) any {
 	c := *m.config.Load()
 	switch k {
 	case kindSettings:
+		level := c.settings.Level
 		d.settings(&c.settings)
 		if d.end() != nil {
 			return nil
+		}
+		c.settings.Level = max(level, min(c.settings.Level, c.membership.level()))
+		if c.settings.Level > m.options.Level {
+			panic(&LevelError{Cluster: c.settings.Level, Program: m.options.Level})
 		}
 	case kindMembers:
 		changes := d.memberChanges()
 		if d.end() != nil {
 			return nil
 		}
-		if err := c.membership.apply(changes, true); err != nil {
+		if err := c.membership.apply(changes, c.settings.Level, true); err != nil {
 			return err
 		}
 	default:

@@ -27,7 +27,7 @@ import (
 //	revoke   = zigzag id
 //	compact  = revision
 //	expire   = term, n × (zigzag id, generation), n × (key, mod revision)
-//	settings = bits (1 byte) then a value for each
+//	settings = bits, then a value for each
 //	members  = change (see members.go)
 //	alarm, downgrade: see alarms.go; auth, token: see auth.go
 //
@@ -110,14 +110,25 @@ type Settings struct {
 	// HistoryBytes is how much history is kept, where the live keys take
 	// less; default 256 MiB.
 	HistoryBytes int64
-	// Version is the cluster version, x.y.z: what all members can do. It is
-	// empty until it is set.
-	Version string
+	// Autopilot lets the leader tend the membership. Default on.
+	Autopilot bool
+	// Voters is how many voters the leader tries to have, an odd number; 0,
+	// the default, means 3, or 5 where 5 or more have founded the cluster.
+	Voters int
+	// DeadAfter is how long a member must be silent before another may take
+	// its place; default 5 minutes.
+	DeadAfter time.Duration
+	// Level is the generation of commands and formats that all members
+	// understand; it never falls. Default 1.
+	Level uint32
 }
 
 // DefaultSettings are those of a fresh cluster.
 func DefaultSettings() Settings {
-	return Settings{Retention: 10 * time.Minute, HistoryBytes: 256 << 20}
+	return Settings{
+		Retention: 10 * time.Minute, HistoryBytes: 256 << 20,
+		Autopilot: true, DeadAfter: 5 * time.Minute, Level: 1,
+	}
 }
 
 // SettingsChange says which settings to change; nil fields stay.
@@ -126,7 +137,12 @@ type SettingsChange struct {
 	// Retention is kept in whole milliseconds.
 	Retention    *time.Duration
 	HistoryBytes *int64
-	Version      *string
+	Autopilot    *bool
+	Voters       *int
+	// DeadAfter is kept in whole milliseconds.
+	DeadAfter *time.Duration
+	// Level is raised no further than all members understand.
+	Level *uint32
 }
 
 // CommandError says that a member cannot make sense of a committed command: a

@@ -14,6 +14,7 @@ var (
 	errTrailing  = errors.New("bytes are left over")
 	errRange     = errors.New("a number is out of range")
 	errUnknown   = errors.New("unknown kind or flag")
+	errVoters    = kv.Errorf(kv.InvalidArgument, "the number of voters is not odd, or more than %d", MaxVoters)
 	errNegative  = &kv.Error{Code: kv.InvalidArgument, Message: "a number is negative"}
 )
 
@@ -269,29 +270,53 @@ func (d *decoder) expire() (term kv.Term, leases []ExpiredLease, keys []ExpiredK
 	return term, leases, keys
 }
 
-// maxVersion bounds the length of a cluster version.
+// maxVersion bounds the length of a version.
 const maxVersion = 64
+
+// The bits of settings.
+const (
+	settingLeaderReads = 1 << iota
+	settingRetention
+	settingHistoryBytes
+	_ // a setting that is no more
+	settingAutopilot
+	settingVoters
+	settingDeadAfter
+	settingLevel
+	settingNewer
+)
+
+// MaxVoters is the greatest number of voters that can be asked for.
+const MaxVoters = 99
 
 // settings reads a change and makes it to s.
 func (d *decoder) settings(s *Settings) {
-	bits := d.byte()
-	if bits >= 16 {
+	bits := d.uint()
+	if bits&(settingHistoryBytes<<1) != 0 || bits >= settingNewer {
 		d.fail(errUnknown)
 	}
-	if bits&1 != 0 {
+	if bits&settingLeaderReads != 0 {
 		s.LeaderReads = d.byte() == 1
 	}
-	if bits&2 != 0 {
+	if bits&settingRetention != 0 {
 		s.Retention = d.ttl()
 	}
-	if bits&4 != 0 {
+	if bits&settingHistoryBytes != 0 {
 		s.HistoryBytes = d.atMost(math.MaxInt64, errNegative)
 	}
-	if bits&8 != 0 {
-		version := d.bytes()
-		if len(version) > maxVersion {
-			d.reject(kv.Errorf(kv.InvalidArgument, "a cluster version of %d bytes is too long", len(version)))
+	if bits&settingAutopilot != 0 {
+		s.Autopilot = d.byte() == 1
+	}
+	if bits&settingVoters != 0 {
+		s.Voters = int(d.atMost(MaxVoters, errVoters))
+		if s.Voters%2 == 0 && s.Voters != 0 {
+			d.reject(errVoters)
 		}
-		s.Version = string(version)
+	}
+	if bits&settingDeadAfter != 0 {
+		s.DeadAfter = d.ttl()
+	}
+	if bits&settingLevel != 0 {
+		s.Level = uint32(d.atMost(math.MaxUint32, errRange))
 	}
 }

@@ -116,23 +116,34 @@ func EncodeExpire(dst []byte, term kv.Term, leases []ExpiredLease, keys []Expire
 
 // EncodeSettings encodes a change of settings. Its result is a *kv.Header.
 func EncodeSettings(dst []byte, c SettingsChange) []byte {
-	dst = append(dst, byte(kindSettings), 0, 0)
-	bits := len(dst) - 1
+	bits := uint64(0)
+	for i, on := range [...]bool{c.LeaderReads != nil, c.Retention != nil, c.HistoryBytes != nil, false,
+		c.Autopilot != nil, c.Voters != nil, c.DeadAfter != nil, c.Level != nil} {
+		if on {
+			bits |= 1 << i // in the order of settingLeaderReads to settingLevel
+		}
+	}
+	dst = binary.AppendUvarint(append(dst, byte(kindSettings), 0), bits)
 	if c.LeaderReads != nil {
-		dst[bits] |= 1
 		dst = append(dst, boolByte(*c.LeaderReads))
 	}
 	if c.Retention != nil {
-		dst[bits] |= 2
 		dst = binary.AppendUvarint(dst, milliseconds(*c.Retention))
 	}
 	if c.HistoryBytes != nil {
-		dst[bits] |= 4
 		dst = binary.AppendUvarint(dst, uint64(*c.HistoryBytes))
 	}
-	if c.Version != nil {
-		dst[bits] |= 8
-		dst = appendBytes(dst, *c.Version)
+	if c.Autopilot != nil {
+		dst = append(dst, boolByte(*c.Autopilot))
+	}
+	if c.Voters != nil {
+		dst = binary.AppendUvarint(dst, uint64(*c.Voters))
+	}
+	if c.DeadAfter != nil {
+		dst = binary.AppendUvarint(dst, milliseconds(*c.DeadAfter))
+	}
+	if c.Level != nil {
+		dst = binary.AppendUvarint(dst, uint64(*c.Level))
 	}
 	return dst
 }

@@ -89,7 +89,11 @@ func (m *membership) hash(h *runningHash) {
 }
 
 func (s *Settings) hash(h *runningHash) {
-	h.mix(uint64(boolByte(s.LeaderReads)), uint64(len(s.Version)))
-	h.bytes([]byte(s.Version))
+	h.mix(uint64(boolByte(s.LeaderReads)), 0)
+	h.bytes(nil) // a setting that is no more
 	h.mix(uint64(s.Retention), uint64(s.HistoryBytes))
+	if d := DefaultSettings(); s.Autopilot != d.Autopilot || s.Voters != d.Voters || s.DeadAfter != d.DeadAfter || s.Level != d.Level {
+		h.mix(uint64(s.Voters)<<1|uint64(boolByte(s.Autopilot)), uint64(s.DeadAfter))
+		h.mix(uint64(s.Level), uint64(kindSettings))
+	}
 }

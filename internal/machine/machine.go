@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"cmp"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -18,6 +19,9 @@ type Options struct {
 	Keys int
 	// LoadParallel is how many goroutines Restore may use; 0 means one a CPU.
 	LoadParallel int
+	// Level is what this program understands; 0 means [ProgramLevel]. Tests
+	// take another for a newer or older program.
+	Level uint32
 }
 
 // Position is where an entry stands in the log: its index and term, and the
@@ -45,6 +49,7 @@ type reached struct {
 type Machine struct {
 	// Set by New, then read only.
 	options Options
+	levels  *[256]uint8 // see kindLevels
 
 	// Owned by the goroutine that applies.
 	at       reached
@@ -110,12 +115,14 @@ func (m *Machine) Reconfigured() <-chan struct{} { return m.config.Load().replac
 // New returns the machine of a cluster that has no members yet, at index 0 and
 // revision 1.
 func New(o Options) *Machine {
+	o.Level = cmp.Or(o.Level, ProgramLevel)
 	m := &Machine{
 		options:  o,
 		requests: newRequests(),
 		store:    mvcc.New(mvcc.Options{Keys: o.Keys}),
 		replaced: make(chan struct{}),
 		shared:   shared{leases: lease.New()},
+		levels:   &kindLevels,
 	}
 	m.setConfig(&config{settings: DefaultSettings()})
 	m.gate.set(auth.New(), auth.NewTokens())

@@ -104,7 +104,7 @@ func TestLimitsAreNoReasonToStop(t *testing.T) {
 	for range MaxDepth {
 		deep = &kv.Txn{Success: []kv.Op{{Kind: kv.OpTxn, Txn: deep}}}
 	}
-	long, negative := string(make([]byte, maxVersion+1)), int64(-1)
+	even, many, negative := 4, MaxVoters+2, int64(-1)
 	age := kv.MaxTTL + time.Second/2
 	for name, c := range map[string]struct {
 		command []byte
@@ -117,7 +117,8 @@ func TestLimitsAreNoReasonToStop(t *testing.T) {
 		"no TTL":        {EncodeGrant(nil, 1, 0), kv.InvalidArgument},
 		"compaction":    {EncodeCompact(nil, -1), kv.InvalidArgument},
 		"depth":         {EncodeTxn(nil, deep), kv.InvalidArgument},
-		"version":       {EncodeSettings(nil, SettingsChange{Version: &long}), kv.InvalidArgument},
+		"even voters":   {EncodeSettings(nil, SettingsChange{Voters: &even}), kv.InvalidArgument},
+		"many voters":   {EncodeSettings(nil, SettingsChange{Voters: &many}), kv.InvalidArgument},
 		"history bytes": {EncodeSettings(nil, SettingsChange{HistoryBytes: &negative}), kv.InvalidArgument},
 		"retention":     {EncodeSettings(nil, SettingsChange{Retention: &age}), kv.OutOfRange},
 	} {

@@ -3,6 +3,7 @@ package machine
 import (
 	"cmp"
 	"encoding/binary"
+	"math"
 	"slices"
 
 	"github.com/concord-kv/concord/internal/auth"
@@ -41,7 +42,8 @@ const (
 // [Machine.ApplyMembers]: all changes are made, or none.
 //
 //	change = changes [flags (1 byte) [trailer]], see auth.go
-//	changes = n (op (1 byte) learner (1 byte) id (8 bytes, little endian) name, n peer, n client addresses)…
+//	changes = n (op (1 byte) member)…
+//	member  = bits (1 byte) id (8 bytes, little endian) name, n peer, n client addresses [level version]
 func EncodeMembers(dst []byte, changes ...MemberChange) []byte {
 	dst = binary.AppendUvarint(dst, uint64(len(changes)))
 	for i := range changes {
@@ -58,8 +60,19 @@ func EncodeUpdateMember(dst []byte, member kv.Member) []byte {
 	return EncodeMembers(dst, MemberChange{Op: UpdateMember, Member: member})
 }
 
+// The bits of a member.
+const (
+	memberLearns = 1 << iota
+	memberRelease
+)
+
 func appendMember(dst []byte, m *kv.Member) []byte {
-	dst = append(dst, boolByte(m.Learner))
+	bits := boolByte(m.Learner)
+	told := m.Level != 0 || m.Version != ""
+	if told {
+		bits |= memberRelease
+	}
+	dst = append(dst, bits)
 	dst = binary.LittleEndian.AppendUint64(dst, uint64(m.ID))
 	dst = appendBytes(dst, m.Name)
 	for _, addrs := range [...][]string{m.PeerAddrs, m.ClientAddrs} {
@@ -67,6 +80,9 @@ func appendMember(dst []byte, m *kv.Member) []byte {
 		for _, addr := range addrs {
 			dst = appendBytes(dst, addr)
 		}
+	}
+	if told {
+		dst = appendBytes(binary.AppendUvarint(dst, uint64(m.Level)), m.Version)
 	}
 	return dst
 }
@@ -85,7 +101,11 @@ func (d *decoder) memberChanges() []MemberChange {
 }
 
 func (d *decoder) member() kv.Member {
-	m := kv.Member{Learner: d.byte() == 1}
+	bits := d.byte()
+	if bits&^(memberLearns|memberRelease) != 0 {
+		d.fail(errUnknown)
+	}
+	m := kv.Member{Learner: bits&memberLearns != 0}
 	if id := d.take(8); id != nil {
 		m.ID = kv.MemberID(binary.LittleEndian.Uint64(id))
 	}
@@ -94,6 +114,9 @@ func (d *decoder) member() kv.Member {
 		for n := d.count(1); n > 0 && d.err == nil; n-- {
 			*addrs = append(*addrs, string(d.bytes()))
 		}
+	}
+	if bits&memberRelease != 0 {
+		m.Level, m.Version = uint32(d.atMost(math.MaxUint32, errRange)), string(d.bytes())
 	}
 	return m
 }
@@ -104,10 +127,13 @@ type membership struct {
 	cluster kv.ClusterID
 	members []kv.Member   // by id
 	removed []kv.MemberID // by id; never used again
+	// founders is how many members the cluster began with; 0 where nobody
+	// kept it.
+	founders int
 }
 
 func newMembership(cluster kv.ClusterID, members []kv.Member) membership {
-	s := membership{cluster: cluster}
+	s := membership{cluster: cluster, founders: len(members)}
 	for i := range members {
 		s.members = append(s.members, cloneMember(&members[i]))
 	}
@@ -132,15 +158,21 @@ func (s *membership) find(id kv.MemberID) (int, bool) {
 	return slices.BinarySearchFunc(s.members, kv.Member{ID: id}, compareMembers)
 }
 
-// apply makes all changes, or returns an error, after which s must not be used.
-func (s *membership) apply(changes []MemberChange, updatesOnly bool) error {
+// apply makes all changes in a cluster of that level, or returns an error, after
+// which s must not be used.
+func (s *membership) apply(changes []MemberChange, level uint32, updatesOnly bool) error {
 	s.members, s.removed = slices.Clone(s.members), slices.Clone(s.removed)
 	for i := range changes {
 		c := &changes[i]
 		if updatesOnly && c.Op != UpdateMember {
 			return kv.Errorf(kv.InvalidArgument, "membership is changed by configuration changes only")
 		}
-		if err := s.change(c); err != nil {
+		if err := cmp.Or(checkLevel(&c.Member, level), s.change(c)); err != nil {
+			return err
+		}
+	}
+	for i := range changes {
+		if err := s.checkTwins(changes[i].Member.ID); err != nil {
 			return err
 		}
 	}
@@ -171,11 +203,11 @@ func (s *membership) change(c *MemberChange) error {
 		place, _ := slices.BinarySearch(s.removed, id)
 		s.removed = slices.Insert(s.removed, place, id)
 	case UpdateMember:
-		if err := s.addressesFree(&c.Member); err != nil {
-			return err
-		}
 		if c.Member.Name != "" {
 			m.Name = c.Member.Name
+		}
+		if c.Member.Level != 0 {
+			m.Level, m.Version = c.Member.Level, c.Member.Version
 		}
 		if len(c.Member.PeerAddrs) > 0 {
 			m.PeerAddrs = slices.Clone(c.Member.PeerAddrs)
@@ -200,7 +232,7 @@ func (s *membership) add(at int, taken bool, m *kv.Member) error {
 	case len(s.members) >= maxMembers:
 		return kv.Errorf(kv.ResourceExhausted, "there are %d members already", len(s.members))
 	}
-	if err := cmp.Or(checkMemberSize(m), s.addressesFree(m)); err != nil {
+	if err := checkMemberSize(m); err != nil {
 		return err
 	}
 	s.members = slices.Insert(s.members, at, cloneMember(m))
@@ -214,12 +246,23 @@ func checkMemberSize(m *kv.Member) error {
 	return nil
 }
 
-// addressesFree finds out whether another member has a peer address of m.
-func (s *membership) addressesFree(m *kv.Member) error {
+// checkTwins finds out whether another member has a peer address of the one with
+// this id. That may be only while a member whose disk was lost comes back: its
+// new identity learns under the name and address of the old one, which votes
+// until the new one can take its place in one change.
+func (s *membership) checkTwins(id kv.MemberID) error {
+	at, ok := s.find(id)
+	if !ok {
+		return nil
+	}
+	m := &s.members[at]
 	for i := range s.members {
 		other := &s.members[i]
+		if other.ID == id || m.Learner != other.Learner && m.Name != "" && m.Name == other.Name {
+			continue
+		}
 		for _, addr := range m.PeerAddrs {
-			if other.ID != m.ID && slices.Contains(other.PeerAddrs, addr) {
+			if slices.Contains(other.PeerAddrs, addr) {
 				return kv.Errorf(kv.Exists, "member %v has the peer address %s already: %w", other.ID, addr, kv.ErrMemberExists)
 			}
 		}
@@ -254,7 +297,7 @@ func (m *Machine) ApplyMembers(at Position, change []byte) any {
 		m.refuse([]byte{byte(kindMembers)}, d.err)
 	}
 	c := *m.config.Load()
-	if err := cmp.Or(denied, c.membership.apply(changes, false)); err != nil {
+	if err := cmp.Or(denied, c.membership.apply(changes, c.settings.Level, false)); err != nil {
 		m.at.hash.mix(uint64(kindMembers), uint64(kv.CodeOf(err))+1)
 		return err
 	}

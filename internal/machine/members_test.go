@@ -67,15 +67,17 @@ func TestMembers(t *testing.T) {
 
 func TestSettings(t *testing.T) {
 	d := start(t)
-	on, age, size, version := true, time.Hour, int64(77), "1.2.3"
-	d.apply(EncodeSettings(nil, SettingsChange{LeaderReads: &on, Version: &version}))
+	on, off, age, size, voters := true, false, time.Hour, int64(77), 5
+	d.apply(EncodeSettings(nil, SettingsChange{LeaderReads: &on, Autopilot: &off}))
 	want := DefaultSettings()
-	want.LeaderReads, want.Version = true, version
+	want.LeaderReads, want.Autopilot = true, false
 	if got := d.Settings(); got != want {
 		t.Fatalf("settings %+v", got)
 	}
 	d.apply(EncodeSettings(nil, SettingsChange{Retention: &age, HistoryBytes: &size}))
 	want.Retention, want.HistoryBytes = age, size
+	d.apply(EncodeSettings(nil, SettingsChange{Voters: &voters, DeadAfter: &age}))
+	want.Voters, want.DeadAfter = voters, age
 	d.restart()
 	if got := d.View().Settings(); got != want {
 		t.Fatalf("settings %+v", got)

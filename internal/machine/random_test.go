@@ -319,7 +319,7 @@ func (c *chance) log(n int) []entry {
 		}
 		e := entry{term: term, now: now}
 		if c.IntN(30) == 0 {
-			e.members = EncodeMembers(nil, MemberChange{Op: MemberOp(1 + c.IntN(4)), Member: kv.Member{ID: kv.MemberID(1 + c.IntN(8)), Name: fmt.Sprint(i), Learner: true}})
+			e.members = EncodeMembers(nil, MemberChange{Op: MemberOp(1 + c.IntN(4)), Member: kv.Member{ID: kv.MemberID(1 + c.IntN(8)), Name: fmt.Sprint(i), Learner: true, Level: uint32(c.IntN(3)), Version: "1.2.3"}})
 		}
 		for range c.IntN(6) {
 			e.commands = append(e.commands, c.asSomebody(c.command(term)))
@@ -389,7 +389,8 @@ func (c *chance) command(term uint64) []byte {
 			[]ExpiredKey{{c.key(), c.revision}, {c.key(), kv.Revision(c.IntN(100))}})
 	default:
 		on, age := c.IntN(2) == 0, time.Duration(c.IntN(100))*time.Minute
-		return EncodeSettings(nil, SettingsChange{LeaderReads: &on, Retention: &age})
+		voters, level := 1+2*c.IntN(4), uint32(c.IntN(2))
+		return EncodeSettings(nil, SettingsChange{LeaderReads: &on, Retention: &age, Autopilot: &on, Voters: &voters, DeadAfter: &age, Level: &level})
 	}
 }
 

@@ -143,8 +143,12 @@ func (c *config) write(s *sectionWriter) {
 	s.tag(boolByte(c.settings.LeaderReads))
 	s.uint(uint64(c.settings.Retention.Milliseconds()))
 	s.uint(uint64(c.settings.HistoryBytes))
-	s.string(c.settings.Version)
 	c.upkeep.write(s)
+	s.uint(uint64(c.founders))
+	s.tag(boolByte(c.settings.Autopilot))
+	s.uint(uint64(c.settings.Voters))
+	s.uint(uint64(c.settings.DeadAfter.Milliseconds()))
+	s.uint(uint64(c.settings.Level))
 }
 
 func (c *config) read(s *sectionReader) {
@@ -158,12 +162,22 @@ func (c *config) read(s *sectionReader) {
 		c.members = append(c.members, m)
 	})
 	s.each(math.MaxInt32, func() { c.removed = append(c.removed, kv.MemberID(s.uint())) })
+	c.settings = DefaultSettings()
 	c.settings.LeaderReads = s.byte() == 1
 	c.settings.Retention = time.Duration(s.most(uint64(kv.MaxTTL/time.Millisecond))) * time.Millisecond
 	c.settings.HistoryBytes = s.int()
-	c.settings.Version = string(s.bytes(maxVersion))
+	if s.version < 4 {
+		s.bytes(maxVersion) // a setting that nobody could make
+	}
 	if s.version >= 3 {
 		c.upkeep.read(s)
+	}
+	if s.version >= 4 {
+		c.founders = int(s.most(maxMembers))
+		c.settings.Autopilot = s.byte() == 1
+		c.settings.Voters = int(s.most(MaxVoters))
+		c.settings.DeadAfter = time.Duration(s.most(uint64(kv.MaxTTL/time.Millisecond))) * time.Millisecond
+		c.settings.Level = uint32(s.most(math.MaxUint32))
 	}
 	if !slices.IsSortedFunc(c.members, compareMembers) || !slices.IsSorted(c.removed) {
 		s.failf("members are out of order")

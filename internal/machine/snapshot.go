@@ -22,8 +22,10 @@ import (
 // unsigned varints and of strings, which are a length and the bytes:
 //
 //	position = index term time hash written
-//	config   = cluster n (member…) n (removed id…) leaderReads retention history version
+//	config   = cluster n (member…) n (removed id…) leaderReads retention history
+//	           [version], up to format version 3
 //	           n (alarm type, member)… downgrade, these from format version 3 on
+//	           founders autopilot voters deadAfter level, these from 4 on
 //	history  = n (time revision written)…
 //	leases   = what lease writes
 //	requests = n client…, in the order in which they were heard of last
@@ -35,7 +37,7 @@ import (
 // write the same bytes before keys.
 const (
 	snapshotMagic   = "CONCORDM"
-	snapshotVersion = 3
+	snapshotVersion = 4
 	oldestSnapshot  = 2 // that can still be read
 )
 
@@ -192,6 +194,9 @@ func (m *Machine) readSnapshot(r *bufio.Reader) (*captured, error) {
 		if s.err != nil {
 			return nil, kv.Errorf(kv.DataLoss, "section %d: %v: %w", section.tag, s.err, kv.ErrCorrupt)
 		}
+	}
+	if level := c.config.settings.Level; level > m.options.Level {
+		return nil, &LevelError{Cluster: level, Program: m.options.Level}
 	}
 	return c, nil
 }
