@@ -1,0 +1,138 @@
+package discovery
+
+import (
+	"cmp"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+)
+
+// Advertise lists the addresses, as HOST:PORT, at which others can reach a
+// listener at addr: addr itself, or, where its host is unspecified, the global
+// and private addresses of the interfaces that are up, at most [MaxAddrs]. Those
+// that packets leave by come first, because the addresses of bridges and tunnels
+// are often the same on every machine, then IPv4, then IPv6. Loopback is listed
+// only where there is nothing else.
+func Advertise(addr string) ([]string, error) {
+	return advertise(addr, machine{interfaces, outgoing})
+}
+
+// machine is where addresses come from.
+type machine struct {
+	interfaces func() ([]iface, error)
+	// outgoing are the addresses from which packets to the rest of the world
+	// would be sent, if there are any.
+	outgoing func() []netip.Addr
+}
+
+// iface is an interface and its addresses.
+type iface struct {
+	net.Interface
+	addrs []netip.Addr
+}
+
+func advertise(addr string, m machine) ([]string, error) {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, fmt.Errorf("address %q to listen at: %w", addr, err)
+	}
+	ip, err := netip.ParseAddr(host)
+	if host != "" && (err != nil || !ip.IsUnspecified()) {
+		return []string{addr}, nil
+	}
+	list, err := m.interfaces()
+	if err != nil {
+		return nil, fmt.Errorf("list the addresses of this machine: %w", err)
+	}
+	found := choose(list, m.outgoing())
+	out := make([]string, len(found))
+	for i, ip := range found {
+		out[i] = net.JoinHostPort(ip.String(), port)
+	}
+	return out, nil
+}
+
+// choose sorts out which addresses are worth telling others.
+func choose(list []iface, outgoing []netip.Addr) []netip.Addr {
+	var found, loops []netip.Addr
+	for _, i := range list {
+		if i.Flags&net.FlagUp == 0 {
+			continue
+		}
+		for _, ip := range i.addrs {
+			ip = ip.Unmap()
+			switch {
+			case ip.IsLoopback():
+				loops = append(loops, ip)
+			case ip.IsGlobalUnicast() && ip.Zone() == "" && !slices.Contains(found, ip): // private ones are, too
+				found = append(found, ip)
+			}
+		}
+	}
+	if len(found) == 0 {
+		found = loops
+	}
+	rank := func(ip netip.Addr) int {
+		switch {
+		case slices.Contains(outgoing, ip):
+			return 0
+		case ip.Is4():
+			return 1
+		}
+		return 2
+	}
+	slices.SortStableFunc(found, func(a, b netip.Addr) int {
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(b2i(a.Is6()), b2i(b.Is6())))
+	})
+	return found[:min(len(found), MaxAddrs)]
+}
+
+func b2i(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// interfaces lists this machine's.
+func interfaces() ([]iface, error) {
+	list, err := net.Interfaces()
+	if err != nil {
+		return nil, err
+	}
+	var out []iface
+	for _, i := range list {
+		addrs, err := i.Addrs()
+		if err != nil {
+			continue // it is gone by now
+		}
+		one := iface{Interface: i}
+		for _, addr := range addrs {
+			if ipnet, ok := addr.(*net.IPNet); ok {
+				if ip, ok := netip.AddrFromSlice(ipnet.IP); ok {
+					one.addrs = append(one.addrs, ip.Unmap())
+				}
+			}
+		}
+		out = append(out, one)
+	}
+	return out, nil
+}
+
+// outgoing asks the system's table of routes. Connecting UDP sends nothing; the
+// addresses are those that are kept for documentation (RFC 5737, RFC 3849).
+func outgoing() []netip.Addr {
+	var out []netip.Addr
+	for _, dest := range []string{"198.51.100.1:9", "[2001:db8::1]:9"} {
+		conn, err := net.Dial("udp", dest)
+		if err != nil {
+			continue // there is no route
+		}
+		if addr, ok := conn.LocalAddr().(*net.UDPAddr); ok {
+			out = append(out, addr.AddrPort().Addr().Unmap())
+		}
+		_ = conn.Close() // nothing was sent
+	}
+	return out
+}
