@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"path/filepath"
 
 	"github.com/concord-kv/concord/internal/founding"
@@ -92,8 +93,12 @@ func (n *Node) newFounder(store *foundingStore, record founding.Record) (*foundi
 	if n.cfg.peers == nil {
 		peers[n.cfg.name] = nil
 	}
+	var patience founding.Patience
+	if n.cfg.hands.byHand {
+		patience.Stragglers = math.MaxInt64 // whoever came later could not take its place
+	}
 	return founding.New(founding.Config{
-		Settings: founding.Settings{Group: n.cfg.hands.group, Name: n.cfg.name, Peers: peers, ClientAddrs: n.cfg.clientAddrs},
+		Settings: founding.Settings{Group: n.cfg.hands.group, Name: n.cfg.name, Peers: peers, ClientAddrs: n.cfg.clientAddrs, Patience: patience},
 		Record:   record, Caller: foundingCaller{n.transport}, Store: store, Logger: n.log,
 	})
 }

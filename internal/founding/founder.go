@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 )
@@ -35,22 +36,30 @@ type Config struct {
 	Interval time.Duration
 	// Logger is told what is in the way; default none.
 	Logger *slog.Logger
+	// Rival is called, at most once a minute for each, when this process is
+	// founded and hears of another cluster of the group; it must not call the
+	// Founder. The Logger is told too. Default none.
+	Rival func(*RivalError)
 }
 
 // Founder runs the protocol for one process.
 type Founder struct {
 	// Set by New, then read only.
-	cfg  Config
-	kick map[string]chan struct{} // by name: ask now
+	cfg   Config
+	begun time.Time
 
 	mu      sync.Mutex
 	machine *Machine
-	failed  error // of Store: nothing may be said any more
+	targets map[string]*target
+	spawn   func(*target) // while Run or Watch runs
+	failed  error         // of Store: nothing may be said any more
 	founded *Proposal
 	over    bool          // founded or failed for good
 	done    chan struct{} // closed when over
 	err     error
 	logged  map[string]string
+	here    int                  // as was logged last
+	rivals  map[uint64]time.Time // when each was last reported
 }
 
 // New returns a Founder that can answer.
@@ -65,13 +74,51 @@ func New(cfg Config) (*Founder, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	f := &Founder{cfg: cfg, kick: map[string]chan struct{}{}, machine: m, done: make(chan struct{}), logged: map[string]string{}}
-	for name := range cfg.Peers {
+	f := &Founder{
+		cfg: cfg, begun: time.Now(), machine: m, targets: map[string]*target{},
+		done: make(chan struct{}), logged: map[string]string{}, rivals: map[uint64]time.Time{},
+	}
+	for name, addrs := range cfg.Peers {
 		if name != cfg.Name {
-			f.kick[name] = make(chan struct{}, 1)
+			f.targets[name] = newTarget(name, addrs...)
 		}
 	}
+	if p := cfg.Record.Proposal; p != nil {
+		f.learn(p.addrs()...)
+	}
 	return f, nil
+}
+
+// Learn tells of addresses where other processes may be. It may be called at any
+// time, and again with the same ones; it does nothing where there is a list.
+// Those that turn out to be of another group, or this process's own, do no harm.
+func (f *Founder) Learn(addrs ...string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.learn(addrs...)
+}
+
+// learn is Learn with mu held.
+func (f *Founder) learn(addrs ...string) {
+	if f.cfg.Peers != nil {
+		return
+	}
+	for _, addr := range addrs {
+		if t := f.targets[addr]; t != nil {
+			if t.err != nil {
+				t.hint()
+			}
+			continue
+		}
+		if slices.Contains(f.cfg.Addrs, addr) || !goodTexts([]string{addr}, 1) || len(f.targets) >= maxTargets {
+			continue
+		}
+		t := newTarget("", addr)
+		f.targets[addr] = t
+		if f.spawn != nil {
+			f.spawn(t)
+		}
+	}
 }
 
 // Answer answers another process's question. It may be called at any time, and
@@ -87,28 +134,34 @@ func (f *Founder) Answer(question []byte) ([]byte, error) {
 	if f.step(Input{Heard: s}); f.failed != nil {
 		return nil, f.failed
 	}
+	if s.Group == f.cfg.Group && !f.over {
+		f.learn(s.PeerAddrs...)
+	}
 	return f.machine.Status().encode(), nil
 }
 
 // Run asks the others until there is a cluster, and returns it. Every member
 // gets the same one. It returns a [FoundedError] when there is one without this
-// process, Store's error, or ctx's.
+// process, which is a [PlaceError] when that has a place for it, Store's error,
+// or ctx's.
 func (f *Founder) Run(ctx context.Context) (*Proposal, error) {
-	asking, stop := context.WithCancel(ctx)
-	defer stop()
-	f.mu.Lock()
-	f.step(Input{})
-	f.mu.Unlock()
-	var wg sync.WaitGroup
-	for name := range f.kick {
-		wg.Go(func() { f.ask(asking, name) })
-	}
-	select {
-	case <-f.done:
-	case <-ctx.Done():
-	}
-	stop()
-	wg.Wait()
+	f.asking(ctx, func(ctx context.Context) {
+		tick := time.NewTicker(f.cfg.Interval)
+		defer tick.Stop()
+		for {
+			f.mu.Lock()
+			f.step(Input{})
+			f.mu.Unlock()
+			f.noteAll()
+			select {
+			case <-f.done:
+				return
+			case <-ctx.Done():
+				return
+			case <-tick.C: // time passes
+			}
+		}
+	}, f.ask)
 	f.mu.Lock()
 	p, err, over := f.founded, f.err, f.over
 	f.mu.Unlock()
@@ -121,102 +174,87 @@ func (f *Founder) Run(ctx context.Context) (*Proposal, error) {
 	return p, err
 }
 
+// Watch asks around until ctx ends whether there is another cluster of the same
+// name, at the addresses that Learn tells of. It is for members of a cluster;
+// see Config.Rival.
+func (f *Founder) Watch(ctx context.Context) error {
+	f.asking(ctx, func(ctx context.Context) { <-ctx.Done() }, f.askRarely)
+	return nil
+}
+
+// asking runs ask for each target, and those to come, until wait returns.
+func (f *Founder) asking(ctx context.Context, wait func(context.Context), ask func(context.Context, *target)) {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	var wg sync.WaitGroup
+	f.mu.Lock()
+	f.spawn = func(t *target) { wg.Go(func() { ask(ctx, t) }) }
+	for _, t := range f.targets { // in any order
+		f.spawn(t)
+	}
+	f.mu.Unlock()
+	wait(ctx)
+	f.mu.Lock()
+	f.spawn = nil
+	f.mu.Unlock()
+	stop()
+	wg.Wait()
+}
+
 // tell spreads the news that only the proposer has. Whoever does not hear it
 // asks for it.
 func (f *Founder) tell(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 5*f.cfg.Interval)
 	defer cancel()
-	var wg sync.WaitGroup
-	for name := range f.kick {
-		wg.Go(func() { f.askOnce(ctx, name) })
-	}
-	wg.Wait()
-}
-
-// ask asks one other process until ctx ends.
-func (f *Founder) ask(ctx context.Context, name string) {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-timer.C:
-		case <-f.kick[name]:
-		}
-		f.askOnce(ctx, name)
-		timer.Reset(f.cfg.Interval/2 + rand.N(f.cfg.Interval))
-	}
-}
-
-// askOnce asks at the first address that answers.
-func (f *Founder) askOnce(ctx context.Context, name string) {
-	var err error
-	for _, addr := range f.cfg.Peers[name] {
-		f.mu.Lock()
-		question, failed := f.machine.Status().encode(), f.failed
-		f.mu.Unlock()
-		if failed != nil {
-			return
-		}
-		var answer []byte
-		if answer, err = f.cfg.Caller.Call(ctx, addr, question); err != nil {
-			continue
-		}
-		var s *Status
-		if s, err = decode(answer); err == nil {
-			f.mu.Lock()
-			f.step(Input{Heard: s, Asked: name})
-			f.mu.Unlock()
-			break
-		}
-	}
-	if ctx.Err() == nil {
-		f.note(name, err)
-	}
-}
-
-// note logs what is in the way of one other process when it changes.
-func (f *Founder) note(name string, err error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	level := slog.LevelInfo // not there yet: nothing is wrong with that
-	if err == nil {
-		err, level = f.machine.problems[name], slog.LevelWarn
-	}
-	text := ""
-	if err != nil {
-		text = err.Error()
-	}
-	if text != "" && text != f.logged[name] {
-		f.cfg.Logger.Log(context.Background(), level, "founding waits for a member", "waits-for", name, "address", f.cfg.Peers[name], "reason", text)
-	}
-	f.logged[name] = text
+	f.asking(ctx, func(context.Context) {}, f.askOnce)
 }
 
 // step runs the machine, keeps its record and takes its results. It is called
 // with mu held.
 func (f *Founder) step(in Input) {
-	if f.failed != nil || f.over {
-		return // what is decided stays, whoever else may come
+	if f.failed != nil {
+		return
+	}
+	in.Now = time.Since(f.begun)
+	if f.over { // what is decided stays, whoever else may come
+		if f.founded != nil {
+			f.report(f.machine.Step(in).Rival)
+		}
+		return
 	}
 	out := f.machine.Step(in)
 	if out.Save != nil {
 		if err := f.cfg.Store.SaveFounding(*out.Save); err != nil {
 			f.failed = fmt.Errorf("keep the founding record: %w", err)
 			out = Output{Err: f.failed}
+		} else if p := out.Save.Proposal; p != nil {
+			f.learn(p.addrs()...)
 		}
 	}
 	if out.Ask {
-		for _, kick := range f.kick {
-			select {
-			case kick <- struct{}{}:
-			default:
-			}
+		for _, t := range f.targets {
+			t.hint()
 		}
 	}
-	if (out.Founded != nil || out.Err != nil) && !f.over {
+	f.report(out.Rival)
+	if out.Founded != nil || out.Err != nil {
 		f.over, f.founded, f.err = true, out.Founded, out.Err
 		close(f.done)
+	}
+}
+
+// report tells of another cluster, at most once a minute of each. It is called
+// with mu held.
+func (f *Founder) report(r *RivalError) {
+	if r == nil || len(f.rivals) > maxTargets {
+		return
+	}
+	if last, ok := f.rivals[r.Other]; ok && time.Since(last) < time.Minute {
+		return
+	}
+	f.rivals[r.Other] = time.Now()
+	f.cfg.Logger.Error("two clusters of one name have met", "reason", r.Error())
+	if f.cfg.Rival != nil {
+		f.cfg.Rival(r)
 	}
 }

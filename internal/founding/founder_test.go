@@ -65,7 +65,7 @@ func TestFoundersStartedApart(t *testing.T) {
 		drawers := map[string]*drawer{"a": {rec: Record{ID: 30}}, "b": {rec: Record{ID: 20}}, "c": {rec: Record{ID: 10}}}
 		results := make(chan *Proposal, 3)
 		for _, name := range []string{"a", "b", "c"} {
-			<-time.After(time.Minute)
+			<-time.After(time.Second)
 			f := s.move(t, name, peers, drawers[name])
 			go func() {
 				p, err := f.Run(t.Context())

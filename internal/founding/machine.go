@@ -1,31 +1,81 @@
 package founding
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 )
 
-// Settings are what a process was started with.
+// Settings are what a process was started with: a list of who founds the
+// cluster, or how many do.
 type Settings struct {
 	// Group is the cluster's name; processes of other groups are refused. It
 	// may be empty.
 	Group string
-	// Name is this process's own in Peers.
+	// Name is this process's own: in Peers, where there is a list.
 	Name string
 	// Peers has the addresses of every process by name, this one's too. All
-	// must have the same names.
+	// must have the same names. Nil means that there is no list.
 	Peers map[string][]string
+	// Expect is how many processes found the cluster, whoever they are, when
+	// there is no list. It must be more than half of all that are started
+	// without data, and equal for all.
+	Expect int
+	// Addrs are where others reach this process, when there is no list.
+	Addrs []string
 	// ClientAddrs are where clients will reach this process.
 	ClientAddrs []string
+	// Patience is how long to wait for others.
+	Patience
+}
+
+// Patience is how long a process waits for others before it does without. The
+// zero value of each is its default; a negative one means not at all.
+type Patience struct {
+	// Listen is how long a process without a list asks around for a cluster
+	// before it proposes one: 3s where it expects only itself, else 500ms.
+	Listen time.Duration
+	// Stragglers is how long a majority of the list waits for the rest; 2s.
+	Stragglers time.Duration
+	// Lost is how long ago the last answer of a process that is counted on may
+	// be; 5s.
+	Lost time.Duration
+}
+
+func (p Patience) withDefaults(expect int) Patience {
+	fill := func(d *time.Duration, def time.Duration) {
+		if *d == 0 {
+			*d = def
+		}
+		*d = max(*d, 0)
+	}
+	listen := 500 * time.Millisecond
+	if expect == 1 {
+		listen = 3 * time.Second
+	}
+	fill(&p.Listen, listen)
+	fill(&p.Stragglers, 2*time.Second)
+	fill(&p.Lost, 5*time.Second)
+	return p
+}
+
+// own are the addresses of this process.
+func (s *Settings) own() []string {
+	if s.Peers != nil {
+		return s.Peers[s.Name]
+	}
+	return s.Addrs
 }
 
 // check tells what is wrong with the settings, if anything.
 func (s *Settings) check() error {
-	status := Status{Version: version, Group: s.Group, Name: s.Name, Names: slices.Sorted(maps.Keys(s.Peers)), ClientAddrs: s.ClientAddrs, Record: Record{ID: 1}}
-	if err := status.check(); err != nil {
-		return fmt.Errorf("founding: the list of members must have at most %d names, %q among them, with short names and addresses", MaxMembers, s.Name)
+	status := Status{Version: version, Group: s.Group, Name: s.Name, Names: slices.Sorted(maps.Keys(s.Peers)), Expect: s.Expect,
+		PeerAddrs: s.own(), ClientAddrs: s.ClientAddrs, Record: Record{ID: 1}}
+	if err := status.check(); s.Peers == nil && (err != nil || len(s.Addrs) == 0) {
+		return fmt.Errorf("founding: 1 to %d processes can found a cluster, not %d, each with a short name and one to %d addresses", MaxMembers, s.Expect, maxAddrs)
+	} else if err != nil {
+		return fmt.Errorf("founding: the list of members must have at most %d names, %q among them, with short names and addresses, and says itself how many found the cluster", MaxMembers, s.Name)
 	}
 	for name, addrs := range s.Peers { // in any order: it is one error or none
 		if !goodTexts(addrs, maxAddrs) || len(addrs) == 0 && name != s.Name {
@@ -35,11 +85,14 @@ func (s *Settings) check() error {
 	return nil
 }
 
-// FoundedError tells that a process of the list already belongs to a cluster,
-// which this one has no part in: it may only join it as a new member.
+// FoundedError tells that another process already belongs to a cluster, which
+// this one has no part in: it may only join it as a new member.
 type FoundedError struct {
+	// Name is the other's, Cluster the id of its cluster.
 	Name    string
 	Cluster uint64
+	// Addrs are where to ask, the other's first.
+	Addrs []string
 }
 
 // Error names the cluster and the next step.
@@ -47,39 +100,54 @@ func (e *FoundedError) Error() string {
 	return fmt.Sprintf("already founded: member %q belongs to cluster %x, which does not know this data directory; add this member to that cluster instead of founding one", e.Name, e.Cluster)
 }
 
-// Machine is the protocol without any input or output of its own: one process's
-// part, driven by Step. It is not safe for concurrent use.
-type Machine struct {
-	set    Settings
-	names  []string      // of set.Peers, sorted
-	random func() uint64 // for cluster ids
-
-	rec   Record
-	known map[string]*Status // the latest heard of each other
-	// problems say what is in the way, by name.
-	problems map[string]error
+// PlaceError tells that the others of the list have founded the cluster, and
+// have kept a place for the process of this name. It is a [FoundedError] too:
+// whoever does not take the place may join as any other new member, in its
+// stead.
+type PlaceError struct {
+	FoundedError
+	// Place is the member id of the place. It stands in the cluster's first
+	// configuration, as a voter. Others may have taken it since.
+	Place uint64
 }
 
-// NewMachine continues from rec, whose ID must be set; an empty Record with a
-// new random ID is where a process starts. random makes cluster ids.
-func NewMachine(set Settings, rec Record, random func() uint64) (*Machine, error) {
-	if err := set.check(); err != nil {
-		return nil, err
-	}
-	if err := rec.Check(); err != nil {
-		return nil, fmt.Errorf("founding record: %w", err)
-	}
-	return &Machine{
-		set: set, names: slices.Sorted(maps.Keys(set.Peers)), random: random, rec: rec,
-		known: map[string]*Status{}, problems: map[string]error{},
-	}, nil
+// Error names the cluster and the place.
+func (e *PlaceError) Error() string {
+	return fmt.Sprintf("already founded: cluster %x of member %q has kept place %x for this member", e.Cluster, e.Name, e.Place)
 }
 
-// Input is something that happened. The zero Input is a start.
+// Unwrap gives the FoundedError.
+func (e *PlaceError) Unwrap() error { return &e.FoundedError }
+
+// RivalError tells that two clusters of one group have met, out of more
+// processes than Settings.Expect can tell apart.
+type RivalError struct {
+	// Cluster is this process's, at Addrs; Other that of the process Name at
+	// OtherAddrs.
+	Cluster, Other uint64
+	Name           string
+	Addrs          []string
+	OtherAddrs     []string
+}
+
+// Error names both clusters and the next step.
+func (e *RivalError) Error() string {
+	return fmt.Sprintf("two clusters have the same name: %x, with a member at %q, and %x, with member %q at %q; they are never merged: "+
+		"decide which one is to stay, save what the other has that is needed ('concord backup create'), and start the other's members on empty data directories: they will join; "+
+		"to prevent it, expect more than half of all processes that are started without data",
+		e.Cluster, e.Addrs, e.Other, e.Name, e.OtherAddrs)
+}
+
+// Input is something that happened, or only that time has passed.
 type Input struct {
+	// Now is the time, from any beginning; it never goes back.
+	Now time.Duration
 	// Heard is another's status: a question, or the answer to one.
 	Heard *Status
-	// Asked is the name of the one that was asked, empty for a question.
+	// Answer is set for the answer to a question of this process: the two reach
+	// each other.
+	Answer bool
+	// Asked is the name of the one that was asked, by the list.
 	Asked string
 }
 
@@ -90,39 +158,92 @@ type Output struct {
 	Save *Record
 	// Ask tells to ask every other process now, and not only in a while.
 	Ask bool
+	// Rival is another cluster of the same group. Nothing is done about it.
+	Rival *RivalError
 	// Founded is the cluster, once it is decided.
 	Founded *Proposal
 	// Err ends the attempt: this process can found nothing.
 	Err error
 }
 
+// Machine is the protocol without any input or output of its own: one process's
+// part, driven by Step. It is not safe for concurrent use.
+type Machine struct {
+	// Set by NewMachine, then read only.
+	set    Settings
+	names  []string      // of set.Peers, sorted; nil without a list
+	random func() uint64 // for ids
+
+	rec   Record
+	known map[string]*other
+	now   time.Duration
+	// begun is when this life of the process began, proposed when it made the
+	// proposal of its record, gathered since when as many are there as must be.
+	begun, proposed, gathered time.Duration
+	started, isGathered       bool
+	// clash is when another process with this one's name was heard.
+	clash   time.Duration
+	clashed bool
+}
+
+// other is another process: of a name, where there is a list, else of an id.
+type other struct {
+	name   string
+	status *Status // the latest; nil before the first
+	heard  time.Duration
+	// answered tells that it has answered, the last time at last.
+	answered bool
+	last     time.Duration
+	// problem says what is in the way.
+	problem error
+}
+
+// NewMachine continues from rec, whose ID must be set; an empty Record with a
+// new random ID is where a process starts. random makes ids.
+func NewMachine(set Settings, rec Record, random func() uint64) (*Machine, error) {
+	if err := set.check(); err != nil {
+		return nil, err
+	}
+	if err := rec.Check(); err != nil {
+		return nil, fmt.Errorf("founding record: %w", err)
+	}
+	set.Patience = set.withDefaults(set.Expect)
+	return &Machine{set: set, names: slices.Sorted(maps.Keys(set.Peers)), random: random, rec: rec, known: map[string]*other{}}, nil
+}
+
 // Status is what to ask with and to answer.
 func (m *Machine) Status() *Status {
-	return &Status{
-		Version: version, Group: m.set.Group, Name: m.set.Name, Names: m.names,
-		ClientAddrs: m.set.ClientAddrs, Record: m.rec,
+	s := &Status{
+		Version: version, Group: m.set.Group, Name: m.set.Name, Names: m.names, Expect: m.set.Expect,
+		PeerAddrs: m.set.own(), ClientAddrs: m.set.ClientAddrs, Record: m.rec,
 	}
+	if m.rec.Phase == Free && !m.clashes() {
+		s.Free = 1 + len(m.candidates())
+	}
+	return s
 }
 
 // Problems says what is in the way, by name of the other process.
-func (m *Machine) Problems() map[string]error { return maps.Clone(m.problems) }
+func (m *Machine) Problems() map[string]error {
+	problems := map[string]error{}
+	for _, o := range m.known { // in any order: where two have one name, either will do
+		if o.problem != nil {
+			problems[o.name] = o.problem
+		}
+	}
+	return problems
+}
 
 // Step takes an input.
 func (m *Machine) Step(in Input) (out Output) {
-	if s := in.Heard; s != nil {
-		name := cmp.Or(in.Asked, s.Name)
-		if err := m.identify(s, in.Asked); err != nil {
-			if _, listed := m.set.Peers[name]; listed {
-				m.problems[name] = err
-			}
-			return out
-		}
-		if old := m.known[name]; old != nil && old.Record.ID == s.Record.ID && old.Record.Seq > s.Record.Seq {
-			return out // it was overtaken
-		}
-		m.known[name] = s
-		delete(m.problems, name)
+	m.now = max(m.now, in.Now)
+	if !m.started {
+		m.begun, m.proposed, m.started = m.now, m.now, true
 	}
+	if in.Heard != nil {
+		m.hear(in, &out)
+	}
+	m.gather()
 	seq := m.rec.Seq
 	for m.advance(&out) {
 		m.rec.Seq++
@@ -136,24 +257,6 @@ func (m *Machine) Step(in Input) (out Output) {
 		out.Founded, out.Err = m.rec.Proposal, nil
 	}
 	return out
-}
-
-// identify tells why a status cannot be that of the other process that it
-// should be, if so.
-func (m *Machine) identify(s *Status, asked string) error {
-	switch {
-	case s.Group != m.set.Group:
-		return fmt.Errorf("is of cluster %q, this member of %q", s.Group, m.set.Group)
-	case asked != "" && s.Name != asked:
-		return fmt.Errorf("is %q; check the list of members", s.Name)
-	case s.Record.ID == m.rec.ID:
-		return fmt.Errorf("has this member's id: its address is our own, or one data directory is a copy of the other")
-	case s.Name == m.set.Name:
-		return fmt.Errorf("has this member's name; names must be different")
-	case m.set.Peers[s.Name] == nil:
-		return fmt.Errorf("is not in this member's list")
-	}
-	return nil
 }
 
 // advance makes at most one change to the record and tells whether it did. The
@@ -171,163 +274,4 @@ func (m *Machine) advance(out *Output) bool {
 		return m.decide(out)
 	}
 	return false
-}
-
-// foundElsewhere fails the attempt when another has founded what we have no
-// part in. A proposal of ours is given up first, and a promise has to end first:
-// whoever fails may join with its id, which must not be counted on elsewhere.
-func (m *Machine) foundElsewhere(out *Output) bool {
-	for _, name := range m.names {
-		s := m.known[name]
-		if s == nil || s.Record.Phase != Founded {
-			continue
-		}
-		if s.Record.Proposal.same(m.rec.Proposal) {
-			out.Err = nil
-			return false // it is ours too
-		}
-		err := &FoundedError{Name: name, Cluster: s.Record.Proposal.Cluster}
-		if m.rec.Phase == Promised {
-			m.problems[name] = fmt.Errorf("%w; this member has promised itself to another cluster, and has to hear first that it will not be", err)
-			continue
-		}
-		out.Err = err
-	}
-	return out.Err != nil && m.rec.Phase != Proposed
-}
-
-// promise accepts the proposal of the lowest id, if there is one for us.
-func (m *Machine) promise() bool {
-	var best *Proposal
-	for _, name := range m.names {
-		s := m.known[name]
-		if s == nil || s.Record.Phase != Proposed {
-			continue
-		}
-		p := s.Record.Proposal
-		if best != nil && best.Proposer < p.Proposer {
-			continue
-		}
-		me := p.member(m.rec.ID)
-		switch {
-		case me == nil: // it will notice, and give up
-		case me.Name != m.set.Name || !slices.Equal(m.names, p.names()):
-			m.problems[name] = fmt.Errorf("proposes a cluster of %q, this member's list is %q", p.names(), m.names)
-		default:
-			best = p
-		}
-	}
-	if best == nil {
-		return false
-	}
-	m.rec.Phase, m.rec.Proposal = Promised, best
-	return true
-}
-
-func (p *Proposal) names() []string {
-	names := make([]string, len(p.Members))
-	for i, m := range p.Members {
-		names[i] = m.Name
-	}
-	slices.Sort(names)
-	return names
-}
-
-// propose makes a proposal if that is for us to do.
-func (m *Machine) propose() bool {
-	ids := map[uint64]string{m.rec.ID: m.set.Name}
-	members := []Member{{ID: m.rec.ID, Name: m.set.Name, PeerAddrs: m.set.Peers[m.set.Name], ClientAddrs: m.set.ClientAddrs}}
-	ready := true
-	for _, name := range m.names {
-		s := m.known[name]
-		switch {
-		case name == m.set.Name:
-			continue
-		case s == nil:
-			ready = false
-			continue
-		case !slices.Equal(s.Names, m.names):
-			m.problems[name] = fmt.Errorf("lists the members %q, this member %q", s.Names, m.names)
-			ready = false
-		case ids[s.Record.ID] != "":
-			m.problems[name] = fmt.Errorf("has the same id as %q: one data directory is a copy of the other", ids[s.Record.ID])
-			ready = false
-		case s.Record.Phase != Free || s.Record.ID < m.rec.ID:
-			ready = false
-		}
-		ids[s.Record.ID] = name
-		members = append(members, Member{ID: s.Record.ID, Name: name, PeerAddrs: m.set.Peers[name], ClientAddrs: s.ClientAddrs})
-	}
-	if !ready {
-		return false
-	}
-	slices.SortFunc(members, func(a, b Member) int { return cmp.Compare(a.ID, b.ID) })
-	p := &Proposal{Cluster: max(m.random(), 1), Proposer: m.rec.ID, Seq: m.rec.Seq + 1, Members: members}
-	m.rec.Phase, m.rec.Proposal = Proposed, p
-	if len(members) == 1 {
-		m.rec.Phase = Founded
-	}
-	return true
-}
-
-// conclude ends a promise when its fate is known.
-func (m *Machine) conclude() bool {
-	p := m.rec.Proposal
-	for _, s := range m.known { // in any order: one is enough
-		if s.Record.Phase == Founded && s.Record.Proposal.same(p) {
-			m.rec.Phase = Founded
-			return true
-		}
-	}
-	for _, s := range m.known { // in any order: one is enough
-		if s.Record.ID == p.Proposer && s.Record.Seq > p.Seq && !s.Record.Proposal.same(p) {
-			m.rec.Phase, m.rec.Proposal = Free, nil
-			return true
-		}
-	}
-	proposer := p.member(p.Proposer)
-	if s := m.known[proposer.Name]; s != nil && s.Record.ID != p.Proposer {
-		m.problems[proposer.Name] = fmt.Errorf("is member %x now; this member has promised itself to %x, which was there before. "+
-			"If that one's data directory is lost for good, start this member on a new one: it holds no data yet", s.Record.ID, p.Proposer)
-	}
-	return false
-}
-
-// decide founds the cluster when all have promised, or gives the proposal up
-// when they cannot.
-func (m *Machine) decide(out *Output) bool {
-	p := m.rec.Proposal
-	missing := 0
-	hopeless := out.Err != nil || !slices.Equal(p.names(), m.names)
-	for _, member := range p.Members {
-		if !slices.Equal(member.PeerAddrs, m.set.Peers[member.Name]) { // started again with other settings
-			hopeless = true
-		}
-		if member.ID == m.rec.ID {
-			continue
-		}
-		s := m.known[member.Name]
-		if s == nil {
-			missing++
-			continue
-		}
-		switch r := s.Record; {
-		case r.ID != member.ID: // it was replaced
-			hopeless = true
-		case r.Phase == Promised && r.Proposal.same(p):
-		case r.Proposal != nil && r.Proposal.Proposer < m.rec.ID && r.Phase != Founded: // let that one win
-			hopeless = true
-		default:
-			missing++
-		}
-	}
-	switch {
-	case hopeless:
-		m.rec.Phase, m.rec.Proposal = Free, nil
-	case missing == 0:
-		m.rec.Phase = Founded
-	default:
-		return false
-	}
-	return true
 }

@@ -146,7 +146,7 @@ func (w *world) deliver(k packet) {
 		}
 		k.status = s
 	}
-	w.step(k.to, Input{Heard: k.status, Asked: k.asked})
+	w.step(k.to, Input{Heard: k.status, Asked: k.asked, Answer: k.asked != ""})
 	if k.asked == "" && k.to.m != nil {
 		w.net = append(w.net, packet{from: k.to, to: k.from, asked: k.to.name, status: k.to.m.Status()})
 	}
@@ -198,8 +198,8 @@ func (w *world) chaos() {
 // settle runs everything without faults until all is quiet.
 func (w *world) settle() {
 	w.calm = true
-	for before := -1; before != w.saves; {
-		before = w.saves
+	for quiet := 0; quiet < 2; quiet++ { // what was under way may come last
+		before := w.saves
 		for _, p := range w.procs {
 			if p.m == nil {
 				w.start(p)
@@ -211,6 +211,9 @@ func (w *world) settle() {
 			k := w.net[i]
 			w.net = slices.Delete(w.net, i, i+1)
 			w.deliver(k)
+		}
+		if w.saves != before {
+			quiet = -1
 		}
 	}
 	w.outcome()
@@ -334,7 +337,7 @@ func TestProblemsAreNamed(t *testing.T) {
 		},
 	} {
 		a, b := two(t, change)
-		out := a.Step(Input{Heard: b.Status(), Asked: "b"})
+		out := a.Step(Input{Heard: b.Status(), Asked: "b", Answer: true})
 		if err := a.Problems()["b"]; out.Save != nil || err == nil || !strings.Contains(err.Error(), text) {
 			t.Errorf("want %q, got %v (%+v)", text, err, out)
 		}
@@ -403,7 +406,7 @@ func TestReleaseNeedsALaterRecord(t *testing.T) {
 // its proposal up.
 func TestNewListReleases(t *testing.T) {
 	a, b := two(t, nil)
-	out := a.Step(Input{Heard: b.Status()})
+	out := a.Step(Input{Heard: b.Status(), Answer: true})
 	if out.Save == nil || out.Save.Phase != Proposed {
 		t.Fatalf("no proposal: %+v", out)
 	}
@@ -447,7 +450,7 @@ func FuzzMessage(f *testing.F) {
 	for _, p := range w.procs {
 		f.Add(p.m.Status().encode())
 	}
-	f.Add([]byte(`{"version":2}`))
+	f.Add([]byte(`{"version":3}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s, err := decode(b)
 		if err != nil {

@@ -17,6 +17,10 @@ type Member struct {
 	// PeerAddrs and ClientAddrs are where members and clients reach it.
 	PeerAddrs   []string `json:"peer_addrs,omitempty"`
 	ClientAddrs []string `json:"client_addrs,omitempty"`
+	// Placeholder is set where nobody was there: the id was made up by the
+	// proposer and has promised nothing. The place waits for the listed process
+	// of that name.
+	Placeholder bool `json:"placeholder,omitempty"`
 }
 
 // Proposal is a cluster that may come to be.
@@ -39,6 +43,44 @@ func (p *Proposal) member(id uint64) *Member {
 		}
 	}
 	return nil
+}
+
+// holds reports whether a process of that id is part of the proposal, which a
+// placeholder is not.
+func (p *Proposal) holds(id uint64) bool {
+	m := p.member(id)
+	return m != nil && !m.Placeholder
+}
+
+// place returns the placeholder of that name, or nil.
+func (p *Proposal) place(name string) *Member {
+	for i := range p.Members {
+		if p.Members[i].Placeholder && p.Members[i].Name == name {
+			return &p.Members[i]
+		}
+	}
+	return nil
+}
+
+// names returns the names of the members, sorted.
+func (p *Proposal) names() []string {
+	names := make([]string, len(p.Members))
+	for i, m := range p.Members {
+		names[i] = m.Name
+	}
+	slices.Sort(names)
+	return names
+}
+
+// addrs returns where the members were, without placeholders.
+func (p *Proposal) addrs() []string {
+	var addrs []string
+	for _, m := range p.Members {
+		if !m.Placeholder {
+			addrs = append(addrs, m.PeerAddrs...)
+		}
+	}
+	return addrs
 }
 
 func (p *Proposal) same(q *Proposal) bool {
@@ -69,21 +111,27 @@ type Record struct {
 
 // Status is the one message of the protocol.
 type Status struct {
-	// Version of the message, now 1. Others are refused by number.
+	// Version of the message, now 2. Others are refused by number.
 	Version int `json:"version"`
 	// Group is the cluster's name, equal for all; it may be empty.
 	Group string `json:"group,omitempty"`
-	// Name is the sender's in the list, Names the whole list, sorted.
-	Name  string   `json:"name"`
-	Names []string `json:"names"`
-	// ClientAddrs are where clients will reach the sender.
+	// Name is the sender's. Names is the whole list, sorted, where there is
+	// one; else Expect says how many found the cluster.
+	Name   string   `json:"name"`
+	Names  []string `json:"names,omitempty"`
+	Expect int      `json:"expect,omitempty"`
+	// Free is how many processes the sender could propose now, itself included.
+	Free int `json:"free,omitempty"`
+	// PeerAddrs and ClientAddrs are where members and clients will reach the
+	// sender.
+	PeerAddrs   []string `json:"peer_addrs,omitempty"`
 	ClientAddrs []string `json:"client_addrs,omitempty"`
 	// Record is on the sender's disk.
 	Record Record `json:"record"`
 }
 
-// version of Status.
-const version = 1
+// version of Status. Version 1 knew lists only, of which all had to be there.
+const version = 2
 
 // Bounds on what is believed of others. A whole Status stays below the
 // transport's bound on calls.
@@ -136,9 +184,11 @@ func decode(b []byte) (*Status, error) {
 }
 
 func (s *Status) check() error {
-	ok := len(s.Group) <= maxText && s.Name != "" && slices.Contains(s.Names, s.Name) &&
+	listed := slices.Contains(s.Names, s.Name) && s.Expect == 0
+	ok := len(s.Group) <= maxText && goodTexts([]string{s.Name}, 1) &&
+		(listed || len(s.Names) == 0 && s.Expect > 0 && s.Expect <= MaxMembers) &&
 		goodTexts(s.Names, MaxMembers) && slices.IsSorted(s.Names) && len(slices.Compact(slices.Clone(s.Names))) == len(s.Names) &&
-		goodTexts(s.ClientAddrs, maxAddrs)
+		goodTexts(s.PeerAddrs, maxAddrs) && goodTexts(s.ClientAddrs, maxAddrs)
 	if !ok {
 		return fmt.Errorf("%w: names or addresses", errMessage)
 	}
@@ -168,7 +218,7 @@ func (r *Record) Check() error {
 		return fmt.Errorf("%w: phase %q", errMessage, r.Phase)
 	case p.Cluster == 0 || len(p.Members) == 0 || len(p.Members) > MaxMembers:
 		return fmt.Errorf("%w: proposal", errMessage)
-	case p.member(r.ID) == nil || p.member(p.Proposer) == nil:
+	case !p.holds(r.ID) || !p.holds(p.Proposer):
 		return fmt.Errorf("%w: proposal without its proposer or the member that holds it", errMessage)
 	case (r.ID == p.Proposer) != (r.Phase == Proposed) && r.Phase != Founded:
 		return fmt.Errorf("%w: %x is %s to a proposal of %x", errMessage, r.ID, r.Phase, p.Proposer)
@@ -176,12 +226,19 @@ func (r *Record) Check() error {
 		return fmt.Errorf("%w: proposal from a later record", errMessage)
 	}
 	names := map[string]bool{}
+	there := 0
 	for i, m := range p.Members {
 		if m.ID == 0 || i > 0 && cmp.Compare(p.Members[i-1].ID, m.ID) >= 0 || names[m.Name] ||
 			!goodTexts([]string{m.Name}, 1) || !goodTexts(m.PeerAddrs, maxAddrs) || !goodTexts(m.ClientAddrs, maxAddrs) {
 			return fmt.Errorf("%w: member %d of the proposal", errMessage, i)
 		}
 		names[m.Name] = true
+		if !m.Placeholder {
+			there++
+		}
+	}
+	if 2*there <= len(p.Members) {
+		return fmt.Errorf("%w: %d of %d members in the proposal", errMessage, there, len(p.Members))
 	}
 	return nil
 }
