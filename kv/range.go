@@ -17,7 +17,10 @@ type Range struct {
 	MinMod, MaxMod, MinCreate, MaxCreate Revision
 	// KeysOnly leaves values out; CountOnly leaves the keys out too.
 	KeysOnly, CountOnly bool
-	Level               ReadLevel
+	// NoCount says that Count is not wanted: it may be left 0. With a Limit a
+	// store then need not look at the rest of the range.
+	NoCount bool
+	Level   ReadLevel
 }
 
 // SortTarget is what a range is sorted by.
@@ -56,7 +59,7 @@ type RangeResult struct {
 	// More says that Limit cut the result.
 	More bool
 	// Count is how many keys the range holds at that revision, whatever the
-	// limit and the revision bounds.
+	// limit and the revision bounds; perhaps 0 when NoCount was set.
 	Count int64
 }
 

@@ -74,7 +74,7 @@ func (s *kvServer) rangeChunks(stream pb.KV_RangeStreamServer, q kv.Range, x ext
 			// What is in the first chunk's state is in this member's from
 			// then on, so the next chunks need no confirmation.
 			first = kv.RangeResult{Header: res.Header, Count: res.Count}
-			q.Level = kv.Eventual
+			q.Level, q.NoCount = kv.Eventual, true
 			if q.Revision == 0 {
 				q.Revision = res.Revision
 			}

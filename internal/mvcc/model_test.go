@@ -42,7 +42,9 @@ func (m *model) rangeAt(current, rev kv.Revision, r *kv.Range) kv.RangeResult {
 	result := kv.RangeResult{Header: kv.Header{Revision: current}}
 	for _, x := range m.at(rev) {
 		if kv.InRange(x.Key, r.Key, r.End) {
-			result.Count++
+			if !r.NoCount {
+				result.Count++
+			}
 			if (r.MinMod == 0 || x.ModRevision >= r.MinMod) && (r.MaxMod == 0 || x.ModRevision <= r.MaxMod) &&
 				(r.MinCreate == 0 || x.CreateRevision >= r.MinCreate) && (r.MaxCreate == 0 || x.CreateRevision <= r.MaxCreate) {
 				result.KVs = append(result.KVs, x)
@@ -273,7 +275,7 @@ func (w *world) request() *kv.Range {
 	if w.rng.IntN(3) == 0 {
 		r.MinMod, r.MaxMod, r.MinCreate, r.MaxCreate = some(), some(), some(), some()
 	}
-	r.KeysOnly, r.CountOnly = w.rng.IntN(6) == 0, w.rng.IntN(6) == 0
+	r.KeysOnly, r.CountOnly, r.NoCount = w.rng.IntN(6) == 0, w.rng.IntN(6) == 0, w.rng.IntN(3) == 0
 	return r
 }
 

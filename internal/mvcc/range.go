@@ -12,7 +12,7 @@ import (
 const packBytes = 1 << 20
 
 // Range answers r as etcd does: Count is all keys of the range at that revision,
-// whatever the limit and the revision bounds; then those bounds, the sort (none
+// whatever the limit and the revision bounds, or 0 with NoCount; then those bounds, the sort (none
 // means ascending where the target is not the key), the limit. Header.Revision
 // is the view's, Header.Time is left to the caller. Keys and values are copies.
 //
@@ -35,7 +35,9 @@ func (v View) Range(r *kv.Range) (kv.RangeResult, error) {
 	sorted := r.Sort.By != kv.SortByKey || r.Sort.Order == kv.Descending
 	var all []found
 	s.scan(r.Key, r.End, rev, func(found []found) bool {
-		result.Count += int64(len(found))
+		if !r.NoCount {
+			result.Count += int64(len(found))
+		}
 		switch {
 		case r.CountOnly:
 		case filtered:
@@ -51,6 +53,7 @@ func (v View) Range(r *kv.Range) (kv.RangeResult, error) {
 				found = found[:room+1]
 			}
 			all = append(all, found...)
+			return !r.NoCount || int64(len(all)) <= r.Limit
 		}
 		return true
 	})
