@@ -27,7 +27,7 @@ func newAuthEnableCommand(g *globals) *cobra.Command {
 		Example: "  concord user add root\n  concord user grant root root\n  concord auth enable",
 		Args:    cobra.NoArgs,
 	}
-	g.addAuthFlags(cmd)
+	g.addAnswerFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return g.authChange(cmd.Context(), "authentication is on", func(ctx context.Context, c *client.Client) (kv.Header, error) {
 			return c.EnableAuth(ctx)
@@ -41,7 +41,7 @@ func newAuthDisableCommand(g *globals) *cobra.Command {
 		Use: "disable", Short: "Switch authentication off: everybody may do everything; users and roles stay",
 		Args: cobra.NoArgs,
 	}
-	g.addAuthFlags(cmd)
+	g.addAnswerFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return g.authChange(cmd.Context(), "authentication is off", func(ctx context.Context, c *client.Client) (kv.Header, error) {
 			return c.DisableAuth(ctx)
@@ -52,7 +52,7 @@ func newAuthDisableCommand(g *globals) *cobra.Command {
 
 func newAuthStatusCommand(g *globals) *cobra.Command {
 	cmd := &cobra.Command{Use: "status", Short: "Print whether authentication is on", Args: cobra.NoArgs}
-	g.addAuthFlags(cmd)
+	g.addAnswerFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return g.withClient(cmd.Context(), func(ctx context.Context, c *client.Client) error {
 			st, err := c.AuthStatus(ctx)
@@ -73,8 +73,9 @@ func newAuthStatusCommand(g *globals) *cobra.Command {
 	return cmd
 }
 
-// addAuthFlags adds the flags of all commands about users and roles.
-func (g *globals) addAuthFlags(cmd *cobra.Command) {
+// addAnswerFlags adds the flags of a command that asks a member and prints its
+// answer in short or as JSON.
+func (g *globals) addAnswerFlags(cmd *cobra.Command) {
 	g.addClientFlags(cmd.Flags())
 	g.addOutputFlag(cmd.Flags(), "value", "value, json")
 }

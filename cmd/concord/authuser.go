@@ -67,7 +67,7 @@ func (g *globals) newPassword(prompt string) (string, error) {
 			return "", fmt.Errorf("read password: %w", err)
 		}
 		if line = strings.TrimRight(line, "\r\n"); line == "" {
-			return "", usagef("no password comes from standard input")
+			return "", noPassword("no password comes from standard input")
 		}
 		return line, nil
 	}
@@ -82,9 +82,13 @@ func (g *globals) newPassword(prompt string) (string, error) {
 	case password != again:
 		return "", usagef("the passwords differ")
 	case password == "":
-		return "", usagef("the password is empty")
+		return "", noPassword("the password is empty")
 	}
 	return password, nil
+}
+
+func noPassword(what string) error {
+	return &usageError{errors.New(what), "Type it when it is asked for, or give it as a line: 'concord user add NAME < password-file'; 'concord user add NAME --no-password' adds a user without."}
 }
 
 // terminalOf is in as a terminal, or nil.

@@ -161,6 +161,9 @@ func runBackupRestore(g *globals, opts restoreOptions, file string) error {
 	if opts.bump < 0 || opts.bump > 1<<40 {
 		return usagef("--bump-revision %d is out of range; use 0 to %d", opts.bump, int64(1)<<40)
 	}
+	if err := checkName(opts.name); err != nil {
+		return err
+	}
 	peers, err := parsePeers(opts.peers)
 	if err != nil {
 		return err
@@ -196,27 +199,15 @@ func runBackupRestore(g *globals, opts restoreOptions, file string) error {
 }
 
 func newCheckCommand(g *globals) *cobra.Command {
-	var dir string
 	cmd := &cobra.Command{
 		Use: "check [DIR]", Short: "Verify the data directory of a member that is not running",
 		Long: "Verify the data directory of a member that is not running: identity, log,\n" +
 			"snapshots and the state that they make. Nothing is changed. Damage is named\n" +
 			"by file and byte, with what to do, and ends with exit code 1; that the member\n" +
 			"runs, or that a newer release wrote the data, with 4.",
-		Example: "  concord check data", Args: cobra.MaximumNArgs(1),
+		Example: "  concord check data",
 	}
-	cmd.Flags().StringVar(&dir, "data-dir", "", "the directory, instead of DIR")
-	g.addOutputFlag(cmd.Flags(), "value", "value, json")
-	cmd.RunE = func(_ *cobra.Command, args []string) error {
-		if len(args) == 1 {
-			dir = args[0]
-		}
-		if dir == "" {
-			return usagef("no data directory is given")
-		}
-		if err := g.checkOutput("value", "json"); err != nil {
-			return err
-		}
+	return g.onDirectory(cmd, func(dir string) error {
 		done := g.busy("check " + dir)
 		report, err := backup.Check(dir)
 		done()
@@ -227,6 +218,29 @@ func newCheckCommand(g *globals) *cobra.Command {
 			return perr
 		}
 		return err
+	})
+}
+
+// onDirectory makes cmd one that takes a data directory, as DIR or --data-dir.
+func (g *globals) onDirectory(cmd *cobra.Command, run func(dir string) error) *cobra.Command {
+	var dir string
+	cmd.Args = cobra.MaximumNArgs(1)
+	cmd.Flags().StringVar(&dir, "data-dir", "", "the directory, instead of DIR")
+	g.addOutputFlag(cmd.Flags(), "value", "value, json")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		switch {
+		case len(args) == 1 && dir != "":
+			return usagef("DIR and --data-dir exclude each other")
+		case len(args) == 1:
+			dir = args[0]
+		}
+		if dir == "" {
+			return &usageError{errors.New("no data directory is given"), "Name it, as in '" + cmd.CommandPath() + " data'."}
+		}
+		if err := g.checkOutput("value", "json"); err != nil {
+			return err
+		}
+		return run(dir)
 	}
 	return cmd
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"strings"
 	"syscall"
+	"unicode"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -63,6 +64,14 @@ var hints = []struct {
 	{kv.ErrDuplicateKey, "A transaction may change each key once."},
 	{fs.ErrNotExist, "Check the path."},
 	{syscall.ENOTDIR, "That is a file; name a directory."},
+	{kv.ErrUserNotFound, "'concord user ls' lists the users."},
+	{kv.ErrUserExists, "'concord user passwd NAME' gives it another password, 'concord user grant NAME ROLE' a role."},
+	{kv.ErrRoleNotFound, "'concord role ls' lists the roles."},
+	{kv.ErrRoleExists, "'concord role grant NAME' gives it permissions."},
+	{kv.ErrRoleNotGranted, "'concord user get NAME' lists the roles of a user."},
+	{kv.ErrPermissionNotGranted, "'concord role get NAME' lists what a role permits."},
+	{kv.ErrRootUserNotFound, "Add it with 'concord user add root', and 'concord user grant root root'."},
+	{kv.ErrRootRoleNotGranted, "'concord user grant root root' does that."},
 	{syscall.EADDRINUSE, "Another process listens there, maybe another member; choose another address."},
 	{syscall.EADDRNOTAVAIL, "The address is not one of this machine; choose one that is, or 0.0.0.0 for all."},
 }
@@ -82,9 +91,13 @@ func hintFor(err error) string {
 		return cmp.Or(usage.hint, "Run the command with --help to see what it takes.")
 	}
 	for _, h := range hints {
-		if errors.Is(err, h.is) {
-			return h.hint
+		if !errors.Is(err, h.is) {
+			continue
 		}
+		if path := h.is == fs.ErrNotExist || h.is == syscall.ENOTDIR; path && strings.Contains(err.Error(), "; ") {
+			return "" // it says the next step
+		}
+		return h.hint
 	}
 	switch kv.CodeOf(err) {
 	case kv.Unavailable:
@@ -121,17 +134,72 @@ func message(err error) string {
 
 // kinds says how a flag's value of a type is written.
 var kinds = map[string]string{
-	"duration": "write a duration as 500ms, 30s or 5m", "int": "write a whole number", "bool": "write true or false",
+	"duration": "write a duration as 500ms, 30s or 5m", "int": "write a whole number", "int64": "write a whole number", "bool": "write true or false",
 }
 
 // flagError is a flag that does not exist or has a value that it cannot have.
 func flagError(cmd *cobra.Command, err error) error {
 	hint := "See '" + cmd.CommandPath() + " --help' for its flags."
 	var invalid *pflag.InvalidValueError
-	if errors.As(err, &invalid) {
+	var unknown *pflag.NotExistError
+	switch {
+	case errors.As(err, &invalid):
 		err = badValue("--"+invalid.GetFlag().Name, invalid.GetFlag(), invalid.GetValue(), invalid.Unwrap())
+	case errors.As(err, &unknown) && unknown.GetSpecifiedShortnames() == "":
+		if near := nearFlags(cmd, unknown.GetSpecifiedName()); len(near) > 0 {
+			hint = "Is " + strings.Join(near, " or ") + " meant? " + hint
+		}
+	case errors.As(err, &unknown) && unicode.IsDigit(rune(unknown.GetSpecifiedName()[0])):
+		// A number below zero, which no flag's name is.
+		return negative(cmd, "-"+unknown.GetSpecifiedShortnames())
 	}
 	return &usageError{err, hint}
+}
+
+// negative is an argument that is a number below zero.
+func negative(cmd *cobra.Command, arg string) error {
+	if strings.Contains(cmd.UseLine(), " TTL") {
+		return usagef("%q is %w", arg, errTTL)
+	}
+	return &usageError{
+		fmt.Errorf("%q is no flag of '%s'", arg, cmd.CommandPath()),
+		"Write -- before the arguments, if it is one: '" + cmd.CommandPath() + " -- " + arg + "'.",
+	}
+}
+
+// nearFlags are the flags of a command that a name nobody knows may stand for: a
+// letter or two are wrong, or a part is missing.
+func nearFlags(cmd *cobra.Command, name string) (near []string) {
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		part := len(name) >= 3 && (strings.Contains(f.Name, name) || strings.HasPrefix(name, f.Name))
+		if !f.Hidden && (part || edits(f.Name, name) <= min(2, len(name)/3)) {
+			near = append(near, "--"+f.Name)
+		}
+	})
+	return near[:min(len(near), 3)]
+}
+
+// edits is how many letters have to be put in, left out or changed to make b of
+// a: Wagner and Fischer, "The String-to-String Correction Problem", JACM 21(1),
+// 1974.
+func edits(a, b string) int {
+	row := make([]int, len(b)+1) // of the distances from a prefix of a
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		corner := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			change := corner
+			if a[i] != b[j] {
+				change++
+			}
+			corner = row[j+1]
+			row[j+1] = min(change, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
 }
 
 // badValue says that what was given for a flag, or as a setting, cannot be.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 	"time"
@@ -91,13 +92,16 @@ func (o *importOptions) addFlags(flags *pflag.FlagSet) {
 func (o *importOptions) source(ctx context.Context, g *globals) (source migrate.Source, remote *client.Client, closer io.Closer, err error) {
 	switch {
 	case (o.endpoint == "") == (o.file == ""):
-		return nil, nil, nil, usagef("one of --endpoint and --file must be given")
+		return nil, nil, nil, usagef("one of --endpoint and --file must be given, as in '--endpoint http://127.0.0.1:2379' or '--file snapshot.db'")
 	case o.file != "" && (o.watch || o.auth):
 		return nil, nil, nil, usagef("--watch and --auth need a running etcd (--endpoint); --file gives keys and leases")
 	case o.file != "":
 		f, err := etcdfile.Open(o.file)
+		if path := (*fs.PathError)(nil); errors.As(err, &path) {
+			return nil, nil, nil, fmt.Errorf("--file: %w", path)
+		}
 		if err != nil {
-			return nil, nil, nil, err
+			return nil, nil, nil, &hintedError{err, "Name a file that 'etcdctl snapshot save' wrote, or the file member/snap/db of a member that does not run."}
 		}
 		return migrate.FromFile(f), nil, f, nil
 	}
@@ -117,7 +121,11 @@ func (o *importOptions) source(ctx context.Context, g *globals) (source migrate.
 	}
 	defer cancel()
 	if source, err = migrate.Live(first, remote); err != nil {
-		return nil, nil, nil, errors.Join(fmt.Errorf("read etcd at %s: %w", o.endpoint, err), remote.Close())
+		err = errors.Join(fmt.Errorf("read etcd at %s: %w", o.endpoint, err), remote.Close())
+		if kv.CodeOf(err) == kv.Unavailable {
+			err = &hintedError{err, "Does that etcd run, and is --endpoint its client address?"}
+		}
+		return nil, nil, nil, err
 	}
 	return source, remote, remote, nil
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/concord-kv/concord/client"
 	"github.com/concord-kv/concord/kv"
 )
 
@@ -35,7 +36,7 @@ func newLeaseGrantCommand(g *globals) *cobra.Command {
 		Example: "  concord lease grant 30s", Args: cobra.ExactArgs(1),
 	}
 	cmd.Flags().StringVar(&id, "id", "", "the wanted id, in hexadecimal")
-	g.addLeaseFlags(cmd)
+	g.addAnswerFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		life, err := parseTTL(args[0])
 		if err != nil {
@@ -47,8 +48,8 @@ func newLeaseGrantCommand(g *globals) *cobra.Command {
 				return err
 			}
 		}
-		return g.leaseCall(cmd.Context(), func(ctx context.Context, s kv.Store) error {
-			res, err := s.Grant(ctx, grant)
+		return g.withClient(cmd.Context(), func(ctx context.Context, c *client.Client) error {
+			res, err := c.Grant(ctx, grant)
 			if err != nil {
 				return err
 			}
@@ -58,15 +59,10 @@ func newLeaseGrantCommand(g *globals) *cobra.Command {
 	return cmd
 }
 
-func (g *globals) addLeaseFlags(cmd *cobra.Command) {
-	g.addClientFlags(cmd.Flags())
-	g.addOutputFlag(cmd.Flags(), "value", "value, json")
-}
-
 // onLease makes cmd one that takes the id of a lease.
 func (g *globals) onLease(cmd *cobra.Command, run func(context.Context, kv.LeaseID) error) *cobra.Command {
 	cmd.Args = cobra.ExactArgs(1)
-	g.addLeaseFlags(cmd)
+	g.addAnswerFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		id, err := parseLease(args[0])
 		if err != nil {
@@ -78,14 +74,6 @@ func (g *globals) onLease(cmd *cobra.Command, run func(context.Context, kv.Lease
 		return nil
 	}
 	return cmd
-}
-
-// leaseCall checks the format and runs do with a client.
-func (g *globals) leaseCall(ctx context.Context, do func(context.Context, kv.Store) error) error {
-	if err := g.checkOutput("value", "json"); err != nil {
-		return err
-	}
-	return g.withStore(ctx, do)
 }
 
 func (g *globals) printLease(res kv.LeaseResult, text string) error {
@@ -117,18 +105,18 @@ func newLeaseKeepAliveCommand(g *globals) *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&once, "once", false, "renew it one time only")
 	return g.onLease(cmd, func(ctx context.Context, id kv.LeaseID) error {
-		if !once {
-			return g.keepAlive(ctx, id)
-		}
-		return g.leaseCall(ctx, func(ctx context.Context, s kv.Store) error {
-			_, err := g.renew(ctx, s, id)
+		return g.withClient(ctx, func(ctx context.Context, c *client.Client) error {
+			if !once {
+				return g.keepAlive(ctx, c, id)
+			}
+			_, err := g.renew(ctx, c, id)
 			return err
 		})
 	})
 }
 
-func (g *globals) renew(ctx context.Context, s kv.Store, id kv.LeaseID) (time.Duration, error) {
-	res, err := s.KeepAlive(ctx, id)
+func (g *globals) renew(ctx context.Context, c *client.Client, id kv.LeaseID) (time.Duration, error) {
+	res, err := c.KeepAlive(ctx, id)
 	if err != nil {
 		return 0, err
 	}
@@ -137,15 +125,7 @@ func (g *globals) renew(ctx context.Context, s kv.Store, id kv.LeaseID) (time.Du
 
 // keepAlive renews the lease each third of its TTL until ctx ends. A renewal
 // that fails for want of a leader is tried again until the lease is gone.
-func (g *globals) keepAlive(ctx context.Context, id kv.LeaseID) error {
-	if err := g.checkOutput("value", "json"); err != nil {
-		return err
-	}
-	c, err := g.connect()
-	if err != nil {
-		return err
-	}
-	defer c.Close()
+func (g *globals) keepAlive(ctx context.Context, c *client.Client, id kv.LeaseID) error {
 	pause := time.Second
 	for {
 		ttl, err := g.renew(ctx, c, id)
@@ -170,8 +150,8 @@ func (g *globals) keepAlive(ctx context.Context, id kv.LeaseID) error {
 func newLeaseRevokeCommand(g *globals) *cobra.Command {
 	cmd := &cobra.Command{Use: "revoke ID", Short: "End a lease now and delete its keys"}
 	return g.onLease(cmd, func(ctx context.Context, id kv.LeaseID) error {
-		return g.leaseCall(ctx, func(ctx context.Context, s kv.Store) error {
-			if _, err := s.Revoke(ctx, id); err != nil {
+		return g.withClient(ctx, func(ctx context.Context, c *client.Client) error {
+			if _, err := c.Revoke(ctx, id); err != nil {
 				return err
 			}
 			return g.printLease(kv.LeaseResult{ID: id}, fmt.Sprintf("lease %s revoked", id))
@@ -184,8 +164,8 @@ func newLeaseTTLCommand(g *globals) *cobra.Command {
 	cmd := &cobra.Command{Use: "ttl ID", Short: "Print what is left of a lease", Aliases: []string{"timetolive"}}
 	cmd.Flags().BoolVar(&keys, "keys", false, "print the attached keys too")
 	return g.onLease(cmd, func(ctx context.Context, id kv.LeaseID) error {
-		return g.leaseCall(ctx, func(ctx context.Context, s kv.Store) error {
-			res, err := s.TimeToLive(ctx, id, keys)
+		return g.withClient(ctx, func(ctx context.Context, c *client.Client) error {
+			res, err := c.TimeToLive(ctx, id, keys)
 			if err != nil {
 				return err
 			}
@@ -200,10 +180,10 @@ func newLeaseTTLCommand(g *globals) *cobra.Command {
 
 func newLeaseListCommand(g *globals) *cobra.Command {
 	cmd := &cobra.Command{Use: "ls", Short: "List the leases", Args: cobra.NoArgs, Aliases: []string{"list"}}
-	g.addLeaseFlags(cmd)
+	g.addAnswerFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return g.leaseCall(cmd.Context(), func(ctx context.Context, s kv.Store) error {
-			res, err := s.Leases(ctx)
+		return g.withClient(cmd.Context(), func(ctx context.Context, c *client.Client) error {
+			res, err := c.Leases(ctx)
 			if err != nil {
 				return err
 			}

@@ -19,7 +19,6 @@ func newClusterCommand(g *globals) *cobra.Command {
 }
 
 func newRecoverCommand(g *globals) *cobra.Command {
-	var dir string
 	var yes bool
 	cmd := &cobra.Command{
 		Use: "recover [DIR]", Short: "Make a cluster of what one member has, when the others are lost",
@@ -36,21 +35,9 @@ func newRecoverCommand(g *globals) *cobra.Command {
 			"A damaged member of a cluster that lives needs none of this: start it with\n" +
 			"'concord serve --rejoin'.",
 		Example: "  concord cluster recover data\n  concord cluster recover data --yes",
-		Args:    cobra.MaximumNArgs(1),
 	}
-	cmd.Flags().StringVar(&dir, "data-dir", "", "the directory, instead of DIR")
 	cmd.Flags().BoolVar(&yes, "yes", false, "do it")
-	g.addOutputFlag(cmd.Flags(), "value", "value, json")
-	cmd.RunE = func(_ *cobra.Command, args []string) error {
-		if len(args) == 1 {
-			dir = args[0]
-		}
-		if dir == "" {
-			return usagef("no data directory is given")
-		}
-		if err := g.checkOutput("value", "json"); err != nil {
-			return err
-		}
+	return g.onDirectory(cmd, func(dir string) error {
 		done := g.busy("recover " + dir)
 		r, err := recoverCluster(dir, yes)
 		done()
@@ -62,8 +49,7 @@ func newRecoverCommand(g *globals) *cobra.Command {
 		}
 		_, err = io.WriteString(g.std.out, r.text(dir))
 		return err
-	}
-	return cmd
+	})
 }
 
 // recovery is what recoverCluster found or did.

@@ -24,7 +24,7 @@ func newRoleCommand(g *globals) *cobra.Command {
 
 func newRoleAddCommand(g *globals) *cobra.Command {
 	cmd := &cobra.Command{Use: "add NAME", Short: "Add a role, which allows nothing yet", Args: cobra.ExactArgs(1)}
-	g.addAuthFlags(cmd)
+	g.addAnswerFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		return g.authChange(cmd.Context(), "role "+args[0]+" added", func(ctx context.Context, c *client.Client) (kv.Header, error) {
 			return c.AddRole(ctx, args[0])
@@ -44,7 +44,7 @@ type jsonPermission struct {
 
 func newRoleGetCommand(g *globals) *cobra.Command {
 	cmd := &cobra.Command{Use: "get NAME", Short: "Print what a role allows", Args: cobra.ExactArgs(1)}
-	g.addAuthFlags(cmd)
+	g.addAnswerFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		return g.withClient(cmd.Context(), func(ctx context.Context, c *client.Client) error {
 			role, h, err := c.AuthRole(ctx, args[0])
@@ -95,7 +95,7 @@ func keysText(key, end []byte) string {
 
 func newRoleListCommand(g *globals) *cobra.Command {
 	cmd := &cobra.Command{Use: "ls", Short: "List the roles", Args: cobra.NoArgs, Aliases: []string{"list"}}
-	g.addAuthFlags(cmd)
+	g.addAnswerFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return g.authNames(cmd.Context(), "roles", func(ctx context.Context, c *client.Client) ([]string, kv.Header, error) {
 			return c.AuthRoles(ctx)
@@ -109,7 +109,7 @@ func newRoleDelCommand(g *globals) *cobra.Command {
 		Use: "del NAME", Short: "Delete a role, and take it from all users",
 		Args: cobra.ExactArgs(1), Aliases: []string{"delete"},
 	}
-	g.addAuthFlags(cmd)
+	g.addAnswerFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		return g.authChange(cmd.Context(), "role "+args[0]+" deleted", func(ctx context.Context, c *client.Client) (kv.Header, error) {
 			return c.DeleteRole(ctx, args[0])
@@ -132,6 +132,8 @@ func (f *keysFlags) keys(args []string) (key, end []byte, err error) {
 	switch given := len(args) == 2; {
 	case f.prefix && f.from, given && (f.prefix || f.from):
 		return nil, nil, usagef("END, --prefix and --from-key exclude each other")
+	case given && args[1] <= args[0] && args[1] != "" && args[1] != "\x00":
+		return nil, nil, usagef("END %q does not come after KEY %q, so there are no keys between; give the smaller first", args[1], args[0])
 	case given:
 		return key, []byte(args[1]), nil
 	case len(key) == 0 && (f.prefix || f.from):
@@ -152,7 +154,7 @@ func newRoleGrantCommand(g *globals) *cobra.Command {
 		Args:    cobra.RangeArgs(3, 4),
 	}
 	flags.add(cmd)
-	g.addAuthFlags(cmd)
+	g.addAnswerFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		p := kv.Permission{}
 		for p.Access.String() != args[1] {
@@ -178,7 +180,7 @@ func newRoleRevokeCommand(g *globals) *cobra.Command {
 		Args: cobra.RangeArgs(2, 3),
 	}
 	flags.add(cmd)
-	g.addAuthFlags(cmd)
+	g.addAnswerFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		key, end, err := flags.keys(args[1:])
 		if err != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -75,8 +76,32 @@ func newRootCommand(std stdio) *cobra.Command {
 	add("care", newBackupCommand(g), newCheckCommand(g), newImportCommand(g))
 	add("auth", newAuthCommand(g), newUserCommand(g), newRoleCommand(g))
 	root.AddCommand(newVersionCommand(g))
+	refuseUnknownTopics(root)
 	wrapArgs(root)
 	return root
+}
+
+// refuseUnknownTopics makes 'help' and 'completion' refuse what there is no help
+// for, and no shell.
+func refuseUnknownTopics(root *cobra.Command) {
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	for _, cmd := range root.Commands() {
+		switch cmd.Name() {
+		case "help":
+			cmd.Args = func(_ *cobra.Command, args []string) error {
+				topic, rest, err := root.Find(args)
+				if err == nil && len(rest) > 0 {
+					hint := "See '" + topic.CommandPath() + " --help' for what there is."
+					err = &usageError{fmt.Errorf("unknown command %q for %q", rest[0], topic.CommandPath()), hint}
+				}
+				return err
+			}
+		case "completion":
+			cmd.Args = cobra.NoArgs
+			cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+		}
+	}
 }
 
 // wrapArgs makes wrong arguments usage errors in all commands.
@@ -92,8 +117,9 @@ func wrapArgs(cmd *cobra.Command) {
 func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		err := check(cmd, args)
-		if err == nil {
-			return nil
+		var usage *usageError
+		if err == nil || errors.As(err, &usage) {
+			return err
 		}
 		hint := "Usage: " + cmd.UseLine()
 		if !cmd.HasAvailableSubCommands() && cmd.Use == cmd.Name() {

@@ -163,8 +163,8 @@ func catchUp(ctx context.Context, node *concord.Node) {
 // check tells what is wrong with the settings, and fills those that depend on
 // others.
 func (s *serveSettings) check() error {
-	if s.Name == "" || strings.ContainsAny(s.Name, "/\\=,\x00") || s.Name == "." || s.Name == ".." {
-		return usagef("--name %q is no name; use letters, digits and dashes", s.Name)
+	if err := checkName(s.Name); err != nil {
+		return err
 	}
 	switch s.Env {
 	case "dev":

@@ -39,6 +39,8 @@ func TestExitCodes(t *testing.T) {
 		{&net.OpError{Op: "listen", Err: syscall.EACCES}, exitDenied, "below 1024"},
 		{&fs.PathError{Op: "open", Path: "x", Err: syscall.EACCES}, exitDenied, "give this user the right"},
 		{&fs.PathError{Op: "open", Path: "x", Err: syscall.ENOTDIR}, exitError, "name a directory"},
+		{fmt.Errorf("x; do this: %w", fs.ErrNotExist), exitError, ""},
+		{kv.ErrUserNotFound, exitNotFound, "concord user ls"},
 		{kv.Errorf(kv.Unavailable, "x: error reading server preface: y"), exitUnavailable, "no client port"},
 		{kv.ErrNotLeader, exitConflict, ""},
 		{kv.ErrNoLeader, exitUnavailable, "concord dev"},
@@ -162,6 +164,20 @@ func TestMessage(t *testing.T) {
 	} {
 		if got := message(err); got != want {
 			t.Errorf("%q is told as %q, want %q", err, got, want)
+		}
+	}
+}
+
+func TestEdits(t *testing.T) {
+	for _, c := range []struct {
+		a, b string
+		want int
+	}{
+		{"", "", 0}, {"abc", "", 3}, {"", "ab", 2}, {"prefix", "prefix", 0}, {"prefix", "prefx", 1},
+		{"limit", "limti", 2}, {"kitten", "sitting", 3}, {"rev", "xrev", 1},
+	} {
+		if got := edits(c.a, c.b); got != c.want {
+			t.Errorf("%d edits from %q to %q, want %d", got, c.a, c.b, c.want)
 		}
 	}
 }

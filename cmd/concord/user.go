@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -29,7 +30,7 @@ func newUserAddCommand(g *globals) *cobra.Command {
 		Args:    cobra.ExactArgs(1),
 	}
 	cmd.Flags().BoolVar(&none, "no-password", false, "the user cannot log in with a password, only with a certificate or token")
-	g.addAuthFlags(cmd)
+	g.addAnswerFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		user := kv.NewUser{Name: args[0], NoPassword: none}
 		if !none {
@@ -47,7 +48,7 @@ func newUserAddCommand(g *globals) *cobra.Command {
 
 func newUserGetCommand(g *globals) *cobra.Command {
 	cmd := &cobra.Command{Use: "get NAME", Short: "Print the roles of a user", Args: cobra.ExactArgs(1)}
-	g.addAuthFlags(cmd)
+	g.addAnswerFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		return g.authNames(cmd.Context(), "roles", func(ctx context.Context, c *client.Client) ([]string, kv.Header, error) {
 			user, h, err := c.User(ctx, args[0])
@@ -59,7 +60,7 @@ func newUserGetCommand(g *globals) *cobra.Command {
 
 func newUserListCommand(g *globals) *cobra.Command {
 	cmd := &cobra.Command{Use: "ls", Short: "List the users", Args: cobra.NoArgs, Aliases: []string{"list"}}
-	g.addAuthFlags(cmd)
+	g.addAnswerFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return g.authNames(cmd.Context(), "users", func(ctx context.Context, c *client.Client) ([]string, kv.Header, error) {
 			return c.Users(ctx)
@@ -73,7 +74,7 @@ func newUserDelCommand(g *globals) *cobra.Command {
 		Use: "del NAME", Short: "Delete a user; the tokens of the user are worthless at once",
 		Args: cobra.ExactArgs(1), Aliases: []string{"delete"},
 	}
-	g.addAuthFlags(cmd)
+	g.addAnswerFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		return g.authChange(cmd.Context(), "user "+args[0]+" deleted", func(ctx context.Context, c *client.Client) (kv.Header, error) {
 			return c.DeleteUser(ctx, args[0])
@@ -87,7 +88,7 @@ func newUserPasswdCommand(g *globals) *cobra.Command {
 		Use: "passwd NAME", Short: "Set the password of a user; it is asked for, or read from standard input",
 		Args: cobra.ExactArgs(1),
 	}
-	g.addAuthFlags(cmd)
+	g.addAnswerFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		password, err := g.newPassword("New password of " + args[0])
 		if err != nil {
@@ -101,22 +102,22 @@ func newUserPasswdCommand(g *globals) *cobra.Command {
 }
 
 func newUserGrantCommand(g *globals) *cobra.Command {
-	cmd := &cobra.Command{Use: "grant USER ROLE", Short: "Give a user a role", Args: cobra.ExactArgs(2)}
-	g.addAuthFlags(cmd)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return g.authChange(cmd.Context(), "role "+args[1]+" granted to user "+args[0], func(ctx context.Context, c *client.Client) (kv.Header, error) {
-			return c.GrantRole(ctx, args[0], args[1])
-		})
-	}
-	return cmd
+	cmd := &cobra.Command{Use: "grant USER ROLE", Short: "Give a user a role"}
+	return g.onUserRole(cmd, "role %[2]s granted to user %[1]s", (*client.Client).GrantRole)
 }
 
 func newUserRevokeCommand(g *globals) *cobra.Command {
-	cmd := &cobra.Command{Use: "revoke USER ROLE", Short: "Take a role from a user", Args: cobra.ExactArgs(2)}
-	g.addAuthFlags(cmd)
+	cmd := &cobra.Command{Use: "revoke USER ROLE", Short: "Take a role from a user"}
+	return g.onUserRole(cmd, "role %[2]s taken from user %[1]s", (*client.Client).RevokeRole)
+}
+
+// onUserRole makes cmd one that changes whether a user has a role.
+func (g *globals) onUserRole(cmd *cobra.Command, done string, change func(c *client.Client, ctx context.Context, user, role string) (kv.Header, error)) *cobra.Command {
+	cmd.Args = cobra.ExactArgs(2)
+	g.addAnswerFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return g.authChange(cmd.Context(), "role "+args[1]+" taken from user "+args[0], func(ctx context.Context, c *client.Client) (kv.Header, error) {
-			return c.RevokeRole(ctx, args[0], args[1])
+		return g.authChange(cmd.Context(), fmt.Sprintf(done, args[0], args[1]), func(ctx context.Context, c *client.Client) (kv.Header, error) {
+			return change(c, ctx, args[0], args[1])
 		})
 	}
 	return cmd

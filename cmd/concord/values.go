@@ -90,6 +90,14 @@ func (t ttl) String() string {
 // Type implements pflag.Value.
 func (t ttl) Type() string { return "duration" }
 
+// checkName refuses what is no name of a member.
+func checkName(name string) error {
+	if name == "" || strings.ContainsAny(name, "/\\=,\x00") || name == "." || name == ".." {
+		return usagef("--name %q is no name; use letters, digits and dashes", name)
+	}
+	return nil
+}
+
 var errTTL = errors.New("no time to live; write it as 30s or 5m, from 1ms up to 9223372036s")
 
 // parseTTL reads a duration, or whole seconds, as etcdctl takes them.

@@ -100,6 +100,15 @@ func lock(fsys vfs.FS, dir string) (func() error, error) {
 	return func() error { return nil }, nil
 }
 
+// memberOf reads whose directory it is.
+func memberOf(fsys vfs.FS, dir string) (memberfile.File, error) {
+	f, err := memberfile.Load(fsys, dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("there is no %s, so this is not a data directory; name that of a member: %w", memberfile.Name, fs.ErrNotExist)
+	}
+	return f, err
+}
+
 type checker struct {
 	fs     *overlay
 	dir    string
@@ -115,10 +124,8 @@ func (c *checker) run() (err error) {
 	r := c.report
 	var damaged *memberfile.CorruptError
 	var newer *memberfile.FormatError
-	r.Member, err = memberfile.Load(c.fs, c.dir)
+	r.Member, err = memberOf(c.fs, c.dir)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("there is no %s, so this is not a data directory: %w", memberfile.Name, fs.ErrNotExist)
 	case errors.As(err, &newer):
 		return kv.Errorf(kv.FailedPrecondition, "%w", err)
 	case errors.As(err, &damaged):

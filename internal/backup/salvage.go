@@ -153,7 +153,7 @@ func (s *salvage) read() (err error) {
 	o := newOverlay(s.fs)
 	defer func() { err = errors.Join(err, o.close()) }()
 	var damaged *memberfile.CorruptError
-	if s.done.Member, err = memberfile.Load(o, s.dir); errors.As(err, &damaged) {
+	if s.done.Member, err = memberOf(o, s.dir); errors.As(err, &damaged) {
 		s.damage(err)
 	} else if err != nil {
 		return err
