@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -20,34 +19,20 @@ func newLeaseCommand(g *globals) *cobra.Command {
 	return cmd
 }
 
-// parseLease reads a lease id as it is printed, in hexadecimal.
-func parseLease(text string) (kv.LeaseID, error) {
-	id, err := strconv.ParseInt(text, 16, 64)
-	if err != nil || id <= 0 {
-		return 0, usagef("%q is no lease id; give it in hexadecimal, as 'concord lease grant' prints it", text)
-	}
-	return kv.LeaseID(id), nil
-}
-
 func newLeaseGrantCommand(g *globals) *cobra.Command {
-	var id string
+	var id leaseID
 	cmd := &cobra.Command{
 		Use: "grant TTL", Short: "Make a lease that lives for TTL unless it is kept alive; print its id",
 		Example: "  concord lease grant 30s", Args: cobra.ExactArgs(1),
 	}
-	cmd.Flags().StringVar(&id, "id", "", "the wanted id, in hexadecimal")
+	cmd.Flags().Var(&id, "id", "the wanted id, in hexadecimal")
 	g.addAnswerFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		life, err := parseTTL(args[0])
 		if err != nil {
 			return usagef("%q is %w", args[0], err)
 		}
-		grant := kv.Grant{TTL: life}
-		if id != "" {
-			if grant.ID, err = parseLease(id); err != nil {
-				return err
-			}
-		}
+		grant := kv.Grant{TTL: life, ID: kv.LeaseID(id)}
 		return g.withClient(cmd.Context(), func(ctx context.Context, c *client.Client) error {
 			res, err := c.Grant(ctx, grant)
 			if err != nil {

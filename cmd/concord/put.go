@@ -15,7 +15,7 @@ import (
 // putOptions are put's conditions and attachments.
 type putOptions struct {
 	ttl      ttl
-	lease    string
+	lease    leaseID
 	prev     bool
 	ifAbsent bool
 	ifRev    condition
@@ -31,7 +31,7 @@ func newPutCommand(g *globals) *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.Var(&opts.ttl, "ttl", "delete the key after this time unless it is put again; 0 means never")
-	flags.StringVar(&opts.lease, "lease", "", "attach the key to this lease")
+	flags.Var(&opts.lease, "lease", "attach the key to this lease")
 	flags.BoolVar(&opts.prev, "prev", false, "print the value that was replaced")
 	flags.BoolVar(&opts.ifAbsent, "if-absent", false, "only when the key does not exist")
 	flags.Var(&opts.ifRev, "if-rev", "only when the key's last change was at this revision; 0 means that it does not exist")
@@ -39,7 +39,7 @@ func newPutCommand(g *globals) *cobra.Command {
 }
 
 func runPut(ctx context.Context, g *globals, opts putOptions, args []string) error {
-	op := kv.Op{Kind: kv.OpPut, Key: []byte(args[0]), TTL: time.Duration(opts.ttl), PrevKV: opts.prev}
+	op := kv.Op{Kind: kv.OpPut, Key: []byte(args[0]), TTL: time.Duration(opts.ttl), Lease: kv.LeaseID(opts.lease), PrevKV: opts.prev}
 	if len(args) == 2 && args[1] != "-" {
 		op.Value = []byte(args[1])
 	} else {
@@ -48,13 +48,6 @@ func runPut(ctx context.Context, g *globals, opts putOptions, args []string) err
 			return err
 		}
 		op.Value = value
-	}
-	if opts.lease != "" {
-		id, err := parseLease(opts.lease)
-		if err != nil {
-			return err
-		}
-		op.Lease = id
 	}
 	compare, err := conditions(op.Key, opts.ifAbsent, opts.ifRev)
 	if err != nil {

@@ -26,6 +26,9 @@ func newRoleAddCommand(g *globals) *cobra.Command {
 	cmd := &cobra.Command{Use: "add NAME", Short: "Add a role, which allows nothing yet", Args: cobra.ExactArgs(1)}
 	g.addAnswerFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if args[0] == "" {
+			return usagef("NAME is empty; a role needs one")
+		}
 		return g.authChange(cmd.Context(), "role "+args[0]+" added", func(ctx context.Context, c *client.Client) (kv.Header, error) {
 			return c.AddRole(ctx, args[0])
 		})

@@ -32,6 +32,9 @@ func newUserAddCommand(g *globals) *cobra.Command {
 	cmd.Flags().BoolVar(&none, "no-password", false, "the user cannot log in with a password, only with a certificate or token")
 	g.addAnswerFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if args[0] == "" {
+			return usagef("NAME is empty; a user needs one")
+		}
 		user := kv.NewUser{Name: args[0], NoPassword: none}
 		if !none {
 			var err error

@@ -90,6 +90,43 @@ func (t ttl) String() string {
 // Type implements pflag.Value.
 func (t ttl) Type() string { return "duration" }
 
+// leaseID is a flag with the id of a lease, as it is printed; 0 means none.
+type leaseID kv.LeaseID
+
+var _ pflag.Value = (*leaseID)(nil)
+
+var errLeaseID = errors.New("no lease id; give it in hexadecimal, as 'concord lease grant' prints it")
+
+// Set implements pflag.Value.
+func (l *leaseID) Set(text string) error {
+	id, err := strconv.ParseInt(text, 16, 64)
+	if err != nil || id <= 0 {
+		return errLeaseID
+	}
+	*l = leaseID(id)
+	return nil
+}
+
+// String implements pflag.Value.
+func (l leaseID) String() string {
+	if l == 0 {
+		return "" // so that the help names no default
+	}
+	return kv.LeaseID(l).String()
+}
+
+// Type implements pflag.Value.
+func (l leaseID) Type() string { return "id" }
+
+// parseLease reads a lease id that is no flag.
+func parseLease(text string) (kv.LeaseID, error) {
+	var id leaseID
+	if err := id.Set(text); err != nil {
+		return 0, usagef("%q is %w", text, err)
+	}
+	return kv.LeaseID(id), nil
+}
+
 // checkName refuses what is no name of a member.
 func checkName(name string) error {
 	if name == "" || strings.ContainsAny(name, "/\\=,\x00") || name == "." || name == ".." {
