@@ -33,7 +33,7 @@ type board struct {
 	// wakes are called, without a lock, when this process or another has
 	// something new to say; they must not block. Set before Run.
 	announcers []func()
-	relays     []func(Announcement)
+	relays     []func(Announcement, time.Duration)
 
 	// Serialises reads of what this process says. Taken before mu.
 	selfMu sync.Mutex
@@ -168,7 +168,7 @@ func (b *board) hear(a Announcement, source, from string, age time.Duration) boo
 	if news {
 		b.wake()
 		for _, relay := range b.relays {
-			relay(a)
+			relay(a, age)
 		}
 	}
 	return news
@@ -252,14 +252,22 @@ func (b *board) meet(s Stranger, host string) {
 	b.wake()
 }
 
-// touch notes that a process is there.
-func (b *board) touch(id uint64) {
+// gossipers returns where those gossip that are known and not in met, and notes
+// that those in met are there.
+func (b *board) gossipers(met map[uint64]bool) (addrs []string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if s, ok := b.known[id]; ok {
-		s.Heard = time.Now()
-		b.known[id] = s
+	now := time.Now()
+	for id, s := range b.known {
+		switch {
+		case met[id]:
+			s.Heard = now
+			b.known[id] = s
+		case s.GossipAddr != "" && now.Sub(s.Heard) < forgetAfter:
+			addrs = append(addrs, s.GossipAddr)
+		}
 	}
+	return addrs
 }
 
 func (b *board) list() []Sighting {
