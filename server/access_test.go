@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/concord-kv/concord/internal/certstest"
 	"github.com/concord-kv/concord/kv"
 	"github.com/concord-kv/concord/kv/kvtest"
 	"github.com/concord-kv/concord/server"
@@ -92,7 +93,7 @@ func (guardedStore) Auth() kv.AuthStatus { return kv.AuthStatus{Enabled: true, R
 // TestCertificateAtGateway: a certificate's name counts for gRPC only, so a
 // client that relies on it must not be answered as nobody.
 func TestCertificateAtGateway(t *testing.T) {
-	cert, pool := certificate(t)
+	cert, pool := certstest.New(t, "test")
 	cluster := new(lone)
 	cluster.leader.Store(1)
 	addrs, _ := start(t, guardedStore{Store: kvtest.NewModel(kv.Limits{})}, cluster, server.Config{TLS: &tls.Config{

@@ -2,14 +2,9 @@ package server_test
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"io"
-	"math/big"
 	"net/http"
 	"strings"
 	"testing"
@@ -21,32 +16,17 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"github.com/concord-kv/concord"
+	"github.com/concord-kv/concord/internal/certstest"
 	"github.com/concord-kv/concord/kv"
 	"github.com/concord-kv/concord/server"
 )
 
-// named is a certificate with a common name, and the pool that trusts it.
+// named is a certificate with a common name, which trusted trusts.
 func named(t *testing.T, name string, trusted *x509.CertPool) tls.Certificate {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, BasicConstraintsValid: true, IsCA: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	leaf, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	trusted.AddCert(leaf)
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
+	cert, _ := certstest.New(t, name)
+	trusted.AddCert(cert.Leaf)
+	return cert
 }
 
 // addCertified adds root and alice, who have no passwords, and switches
@@ -84,7 +64,7 @@ func TestCertificateIsUser(t *testing.T) {
 	}
 	defer node.Close()
 	addCertified(t, ctx, node)
-	cert, pool := certificate(t)
+	cert, pool := certstest.New(t, "test")
 	clients := x509.NewCertPool()
 	secure := &tls.Config{Certificates: []tls.Certificate{cert}, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: clients}
 	alice, eve, root := named(t, "alice", clients), named(t, "eve", clients), named(t, "root", clients)

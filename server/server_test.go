@@ -2,16 +2,10 @@ package server_test
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"errors"
 	"fmt"
 	"io"
-	"math/big"
 	"net"
 	"net/http"
 	"os"
@@ -31,6 +25,7 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
+	"github.com/concord-kv/concord/internal/certstest"
 	"github.com/concord-kv/concord/kv"
 	"github.com/concord-kv/concord/kv/kvtest"
 	"github.com/concord-kv/concord/server"
@@ -142,36 +137,12 @@ func TestOnePort(t *testing.T) {
 		speak(t, dial(t, "unix://"+path, insecure.NewCredentials()), web, "http://x")
 	})
 	t.Run("tls", func(t *testing.T) {
-		cert, pool := certificate(t)
+		cert, pool := certstest.New(t, "test")
 		addrs, _ := start(t, store, cluster, server.Config{TLS: &tls.Config{Certificates: []tls.Certificate{cert}}})
 		a, cfg := addrs[0].String(), &tls.Config{RootCAs: pool}
 		web := &http.Client{Transport: &http.Transport{TLSClientConfig: cfg}}
 		speak(t, dial(t, a, credentials.NewTLS(cfg)), web, "https://"+a)
 	})
-}
-
-func certificate(t *testing.T) (tls.Certificate, *x509.CertPool) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	parsed, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pool := x509.NewCertPool()
-	pool.AddCert(parsed)
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, pool
 }
 
 // noRange fails strong reads.

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/concord-kv/concord/internal/certstest"
 	"github.com/concord-kv/concord/kv"
 	"github.com/concord-kv/concord/kv/kvtest"
 	"github.com/concord-kv/concord/server"
@@ -21,7 +22,7 @@ import (
 
 // TestListeners: each address serves what it is for, with TLS of its own.
 func TestListeners(t *testing.T) {
-	cert, pool := certificate(t)
+	cert, pool := certstest.New(t, "test")
 	secure, trusting := &tls.Config{Certificates: []tls.Certificate{cert}}, &tls.Config{RootCAs: pool}
 	socket, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
 	if err != nil {

@@ -32,6 +32,7 @@ var mayImport = map[string][]string{
 	"internal/founding":   {},
 	"internal/lint":       {},
 	"internal/certs":      {},
+	"internal/certstest":  {},
 	"internal/loopback":   {},
 	"internal/memberfile": {"internal/vfs"},
 	"internal/mvcc":       {"kv"},
