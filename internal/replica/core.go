@@ -60,7 +60,10 @@ type Core struct {
 type identity struct{ id, incarnation uint64 }
 
 // clock is the time of the last input, and of raft's last tick.
-type clock struct{ now, ticked int64 }
+type clock struct {
+	now, ticked int64
+	contacts    contacts
+}
 
 // NewCore returns the core of a member that starts from the snapshot and log in
 // cfg. It does nothing before the first Step.
@@ -72,7 +75,7 @@ func NewCore(cfg CoreConfig) (*Core, error) {
 	if cfg.ID == raft.None || raft.IsLocalMsgTarget(cfg.ID) {
 		return nil, errors.New("replica: the member id is 0 or reserved")
 	}
-	c := &Core{identity: identity{cfg.ID, cfg.Incarnation}, clock: clock{cfg.Now, cfg.Now}, opt: opt}
+	c := &Core{identity: identity{cfg.ID, cfg.Incarnation}, clock: clock{now: cfg.Now, ticked: cfg.Now}, opt: opt}
 	if c.storage, err = newStorage(cfg.Log, cfg.Snapshot, opt.CacheBytes); err != nil {
 		return nil, err
 	}
@@ -183,6 +186,7 @@ func (c *Core) advance(now int64) {
 	tick := int64(c.opt.Tick)
 	if late := c.now - c.ticked - int64(c.opt.Heartbeat); late > tick {
 		c.ticked += late / tick * tick
+		c.contacts.skipped += late / tick * tick
 	}
 	for c.ticked+tick <= c.now {
 		c.ticked += tick
@@ -250,7 +254,9 @@ func (c *Core) leaderChanged(old State) {
 	c.intake = intake{}
 	c.pace.clear()
 	c.lease.clear()
-	c.state.Caught = false
+	c.state.Caught, c.state.Slow = false, 0
+	c.contacts.began = c.awake()
+	c.disk.race.leads(c.now)
 	c.conf.ownFirst = notLeading
 	if c.state.Role == Leader {
 		c.conf.pending = c.disk.last
@@ -291,6 +297,7 @@ func (c *Core) receive(from uint64, payload []byte) error {
 	if err != nil {
 		return err
 	}
+	c.hear(from)
 	switch w.kind {
 	case wireRaft, wireHeartbeat, wireHeartbeatResp:
 		return c.receiveRaft(from, w)

@@ -47,6 +47,10 @@ func (c *Core) receiveRaft(from uint64, w wire) error {
 		}
 	case raftpb.MsgHeartbeatResp:
 		c.lease.acked(c, m, w)
+	case raftpb.MsgAppResp:
+		if m.GetTerm() == c.state.Term {
+			c.disk.race.acked(c.now, m)
+		}
 	}
 	// What raft refuses here is a response of somebody who is not a member.
 	_ = c.node.Step(m)

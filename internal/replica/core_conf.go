@@ -2,7 +2,6 @@ package replica
 
 import (
 	"fmt"
-	"math"
 	"slices"
 
 	"go.etcd.io/raft/v3"
@@ -170,6 +169,8 @@ func (c *Core) requestChange(id uint64, change *ConfChange) {
 	}
 	c.observe()
 	switch {
+	case change.Term != 0 && !(c.isLeader() && change.Term == c.state.Term):
+		c.answer(AnswerConfChange, id, ErrNotLeader)
 	case c.state.Leader == raft.None:
 		c.answer(AnswerConfChange, id, ErrNoLeader)
 	case c.isLeader():
@@ -310,35 +311,3 @@ func (in *intake) changeProposed(c *Core) {
 		in.failChange(c, ErrChangePending)
 	}
 }
-
-// caughtUp reports whether a learner could vote without holding up commits: it
-// is at most a few entries behind, as many as may be under way.
-func (c *Core) caughtUp(id uint64) bool {
-	const behind = 16
-	ok := false
-	c.node.WithProgress(func(peer uint64, _ raft.ProgressType, pr tracker.Progress) {
-		if peer == id {
-			ok = pr.RecentActive && pr.State == tracker.StateReplicate && pr.Match+behind >= c.state.Commit
-		}
-	})
-	return ok
-}
-
-// mostCaughtUp returns the voter, besides this member, with the longest log, of
-// those that were heard of lately if there are any: raft forgets who was now and
-// then, to count them anew.
-func (c *Core) mostCaughtUp() uint64 {
-	best, active, match := raft.None, false, uint64(0)
-	c.node.WithProgress(func(id uint64, _ raft.ProgressType, pr tracker.Progress) {
-		if id == c.id || pr.IsLearner || !c.conf.isVoter(id) {
-			return
-		}
-		if best == raft.None || pr.RecentActive && !active || pr.RecentActive == active && pr.Match > match {
-			best, active, match = id, pr.RecentActive, pr.Match
-		}
-	})
-	return best
-}
-
-// notLeading marks that no entry of an own term is in the log.
-const notLeading = math.MaxUint64

@@ -19,6 +19,7 @@ type disk struct {
 	queue []writing
 	// took is a moving average of how long writes take, in nanoseconds.
 	took int64
+	race race
 }
 
 // writing is a write under way, and what may happen once it is durable.
@@ -71,6 +72,9 @@ func (c *Core) issue(w writing, b Batch) {
 	c.disk.seq++
 	w.seq = c.disk.seq
 	c.disk.queue = append(c.disk.queue, w)
+	if len(w.entries) > 0 && c.isLeader() {
+		c.disk.race.start(&w)
+	}
 	c.out.Writes = append(c.out.Writes, Write{w.seq, b})
 }
 
@@ -84,6 +88,7 @@ func (c *Core) written(seq uint64) {
 		c.disk.queue[0] = writing{}
 		c.disk.queue = c.disk.queue[1:]
 		c.disk.took += (c.now - w.began - c.disk.took) / 8
+		c.finish(&w)
 		if w.install.Index != 0 {
 			c.install(w.install)
 		}

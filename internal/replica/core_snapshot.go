@@ -175,6 +175,7 @@ func (c *Core) install(s SnapshotInfo) {
 	c.storage.reset(Mark{Index: s.Index, Term: s.Term})
 	c.storage.snapshot = s
 	c.conf.set(s.ConfState)
+	c.keepContacts()
 	c.pace.stamp = max(c.pace.stamp, s.Time)
 	t.waiting = append(t.waiting, Task{Install: s})
 	t.since, t.snapshotSize, t.oldest, t.arrived = 0, s.Size, s.Index, nil

@@ -116,6 +116,7 @@ func (c *Core) applied(done *Applied) {
 			t.barrier = false
 			if done.Changed {
 				c.conf.set(c.node.ApplyConfChange(mustChange(last)))
+				c.keepContacts()
 			}
 		}
 		c.groupsApplied(done.Groups)

@@ -2,6 +2,7 @@ package replica
 
 import (
 	"fmt"
+	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
 
@@ -232,6 +233,9 @@ type State struct {
 	// Stalled says that the disk has not finished a write for an election
 	// timeout.
 	Stalled bool
+	// Slow is how long a write took because of which this leader hands
+	// leadership to a voter with a quicker disk; 0 when it does not.
+	Slow time.Duration
 
 	stamp, offset int64
 	conf          *raftpb.ConfState
@@ -286,4 +290,8 @@ type ConfChange struct {
 	Members []MemberChange
 	// Context is given to Machine.ApplyMembers.
 	Context []byte
+	// Term, when not 0, is the only one in which this may be proposed, by the
+	// member that leads it: it is never forwarded, and answered by ErrNotLeader
+	// on others.
+	Term uint64
 }

@@ -36,6 +36,8 @@ func (r *Replica) loop() error {
 			return nil
 		case <-r.inbox.wake:
 		case <-ticker.C:
+		case q := <-r.inquiries:
+			q <- r.core.Peers()
 		}
 	}
 }
@@ -152,6 +154,12 @@ func (r *Replica) publish(s State) {
 	}
 	if s.Leaderless && !old.Leaderless {
 		r.cfg.Logger.Warn("no leader is known; writes and strong reads are refused until there is one", "term", s.Term)
+	}
+	if s.Stalled && !old.Stalled {
+		r.cfg.Logger.Warn("the disk has not finished a write of the log for an election timeout; a leader gives leadership to another member", "role", s.Role.String())
+	}
+	if s.Slow != 0 && old.Slow == 0 {
+		r.cfg.Logger.Warn("the disk is many times slower than that of another voter, which gets leadership", "write", s.Slow)
 	}
 	if moved || old.Leaderless != s.Leaderless || old.Stalled != s.Stalled {
 		if f := r.cfg.Observer.StateChanged; f != nil {

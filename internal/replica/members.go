@@ -96,6 +96,24 @@ func (r *Replica) Leadership() Leadership {
 	return Leadership{Term: s.Term, Held: time.Duration(now - s.LeaderSince), Time: s.ClusterTime(now)}
 }
 
+// Peers asks what this member knows of the others as their leader.
+func (r *Replica) Peers(ctx context.Context) (Peers, error) {
+	answer := make(chan Peers, 1) // so that the loop never waits
+	select {
+	case r.inquiries <- answer:
+	case <-ctx.Done():
+		return Peers{}, ctx.Err()
+	case <-r.stopped():
+		return Peers{}, ErrStopped
+	}
+	select {
+	case p := <-answer:
+		return p, nil
+	case <-r.stopped():
+		return Peers{}, ErrStopped
+	}
+}
+
 // FirstSnapshot describes the snapshot that every founder of a cluster, or a
 // restored backup, writes before its first start: index 1, term 1, the given
 // voters. FirstBatch goes into the log after it.

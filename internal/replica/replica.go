@@ -58,6 +58,7 @@ type Replica struct {
 	rounds    rounds
 	progress  progress
 	snapshots snapshotCalls
+	inquiries chan chan<- Peers
 
 	// Published by the loop; changed is closed and replaced when term, leader
 	// or role change.
@@ -109,7 +110,7 @@ func New(cfg Config) (*Replica, error) {
 	r := &Replica{
 		cfg: cfg, pool: pool, core: core, applier: NewApplier(cfg.Machine, cfg.ID, incarnation, snapshot),
 		inbox: newInbox(max(64<<20, 2*int64(opt.MaxCommandBytes))), writes: newFeed[logWork](), tasks: newFeed[Task](),
-		calls: newCalls(opt, pool),
+		calls: newCalls(opt, pool), inquiries: make(chan chan<- Peers),
 	}
 	r.running.ctx, r.running.cancel = context.WithCancelCause(context.Background())
 	r.progress.applied.Store(snapshot.Index)
@@ -159,7 +160,11 @@ func (r *Replica) spawn(what string, f func() error) {
 		defer func() {
 			if p := recover(); p != nil {
 				r.cfg.Logger.Error("replica panicked", "while", what, "panic", p, "stack", string(debug.Stack()))
-				r.fail(fmt.Errorf("replica: %s: panic: %v", what, p))
+				err, ok := p.(error)
+				if !ok {
+					err = fmt.Errorf("%v", p)
+				}
+				r.fail(fmt.Errorf("replica: %s: panic: %w", what, err))
 			}
 		}()
 		if err := f(); err != nil {
