@@ -33,11 +33,7 @@ func withUsers(t *testing.T, auth server.AuthConfig) (*concord.Node, string) {
 			t.Error(err)
 		}
 	})
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr, _ := serveCluster(t, node, node, server.Config{Listeners: []net.Listener{l}, Auth: auth})
+	addr, _ := serveCluster(t, node, node, server.Config{Auth: auth})
 	for _, change := range []func() (kv.Header, error){
 		func() (kv.Header, error) { return node.AddUser(ctx, kv.NewUser{Name: "root", Password: "secret"}) },
 		func() (kv.Header, error) { return node.AddRole(ctx, "root") },

@@ -121,36 +121,24 @@ const (
 // lockFile and electionFile have the names that etcd gives its files: clients of
 // the reflection service see them.
 func lockFile() *descriptorpb.FileDescriptorProto {
-	return &descriptorpb.FileDescriptorProto{
-		Name:       proto.String("v3lock.proto"),
-		Package:    proto.String("v3lockpb"),
-		Syntax:     proto.String("proto3"),
-		Dependency: dependencies(),
-		MessageType: []*descriptorpb.DescriptorProto{
+	return file("v3lock",
+		[]*descriptorpb.DescriptorProto{
 			message("LockRequest", bytes("name", 1), int64s("lease", 2)),
 			message("LockResponse", sub("header", 1, header), bytes("key", 2)),
 			message("UnlockRequest", bytes("key", 1)),
 			message("UnlockResponse", sub("header", 1, header)),
 		},
-		Service: []*descriptorpb.ServiceDescriptorProto{{
-			Name: proto.String("Lock"),
-			Method: []*descriptorpb.MethodDescriptorProto{
-				method("Lock", "LockRequest", "LockResponse", "/v3/lock/lock"),
-				method("Unlock", "UnlockRequest", "UnlockResponse", "/v3/lock/unlock"),
-			},
-		}},
-	}
+		"Lock",
+		method("Lock", "LockRequest", "LockResponse", "/v3/lock/lock"),
+		method("Unlock", "UnlockRequest", "UnlockResponse", "/v3/lock/unlock"),
+	)
 }
 
 func electionFile() *descriptorpb.FileDescriptorProto {
 	observe := method("Observe", "LeaderRequest", "LeaderResponse", "/v3/election/observe")
 	observe.ServerStreaming = proto.Bool(true)
-	return &descriptorpb.FileDescriptorProto{
-		Name:       proto.String("v3election.proto"),
-		Package:    proto.String("v3electionpb"),
-		Syntax:     proto.String("proto3"),
-		Dependency: dependencies(),
-		MessageType: []*descriptorpb.DescriptorProto{
+	return file("v3election",
+		[]*descriptorpb.DescriptorProto{
 			message("CampaignRequest", bytes("name", 1), int64s("lease", 2), bytes("value", 3)),
 			message("CampaignResponse", sub("header", 1, header), sub("leader", 2, leaderKey)),
 			message("LeaderKey", bytes("name", 1), bytes("key", 2), int64s("rev", 3), int64s("lease", 4)),
@@ -161,16 +149,24 @@ func electionFile() *descriptorpb.FileDescriptorProto {
 			message("ProclaimRequest", sub("leader", 1, leaderKey), bytes("value", 2)),
 			message("ProclaimResponse", sub("header", 1, header)),
 		},
-		Service: []*descriptorpb.ServiceDescriptorProto{{
-			Name: proto.String("Election"),
-			Method: []*descriptorpb.MethodDescriptorProto{
-				method("Campaign", "CampaignRequest", "CampaignResponse", "/v3/election/campaign"),
-				method("Proclaim", "ProclaimRequest", "ProclaimResponse", "/v3/election/proclaim"),
-				method("Leader", "LeaderRequest", "LeaderResponse", "/v3/election/leader"),
-				observe,
-				method("Resign", "ResignRequest", "ResignResponse", "/v3/election/resign"),
-			},
-		}},
+		"Election",
+		method("Campaign", "CampaignRequest", "CampaignResponse", "/v3/election/campaign"),
+		method("Proclaim", "ProclaimRequest", "ProclaimResponse", "/v3/election/proclaim"),
+		method("Leader", "LeaderRequest", "LeaderResponse", "/v3/election/leader"),
+		observe,
+		method("Resign", "ResignRequest", "ResignResponse", "/v3/election/resign"),
+	)
+}
+
+// file describes NAME.proto with one service, in the package NAMEpb.
+func file(name string, messages []*descriptorpb.DescriptorProto, service string, methods ...*descriptorpb.MethodDescriptorProto) *descriptorpb.FileDescriptorProto {
+	return &descriptorpb.FileDescriptorProto{
+		Name:        proto.String(name + ".proto"),
+		Package:     proto.String(name + "pb"),
+		Syntax:      proto.String("proto3"),
+		Dependency:  dependencies(),
+		MessageType: messages,
+		Service:     []*descriptorpb.ServiceDescriptorProto{{Name: proto.String(service), Method: methods}},
 	}
 }
 

@@ -256,7 +256,7 @@ func rangeOwned(e *env) {
 	value := []byte("value")
 	op := kv.Op{Kind: kv.OpPut, Key: e.key("a"), Value: value}
 	e.txn(success(op))
-	copy(value, "XXXXX")
+	clear(value)
 	clear(op.Key)
 	k := e.get("a")
 	e.equal("value after the request's was overwritten", string(k.Value), "value")
