@@ -99,14 +99,11 @@ func (c *Core) applied(done *Applied) {
 	task := t.given[0]
 	t.given[0] = Task{}
 	t.given = t.given[1:]
+	replaying := c.replaying()
 	switch n := len(task.Entries); {
 	case task.Install.Index != 0:
-		replaying := c.replaying()
 		c.state.Applied = task.Install.Index
 		c.installed()
-		if replaying && !c.replaying() {
-			c.replayed()
-		}
 	case n > 0:
 		last := task.Entries[n-1]
 		if done.Index != last.GetIndex() {
@@ -122,12 +119,11 @@ func (c *Core) applied(done *Applied) {
 		c.groupsApplied(done.Groups)
 		c.changesApplied(done.Changes, last.GetTerm())
 		c.termApplied(last.GetTerm())
-		replaying := c.replaying()
 		c.state.Applied = done.Index
 		_ = c.node.Step(&raftpb.Message{Type: raftpb.MsgStorageApplyResp.Enum(), To: new(c.id), From: new(raft.LocalApplyThread), Entries: task.Entries})
-		if replaying && !c.replaying() {
-			c.replayed()
-		}
+	}
+	if replaying && !c.replaying() {
+		c.replayed()
 	}
 }
 
