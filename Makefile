@@ -51,6 +51,10 @@ powercut: ## CUTS (100) power cuts of real processes under load, by SEED (1); ne
 silences: ## SILENCES (200) pauses and cuts of the leader under load, by SEED (1), in election timeouts
 	go run ./internal/chaos -kinds pause,cut -round 25 -faults $(SILENCES) -seed $(SEED)
 
+.PHONY: discovery-netns
+discovery-netns: ## processes find each other in network namespaces (needs root and iproute2)
+	go test -tags netns ./internal/discovery -run '^TestNetns' -count=1 -v
+
 chaos-short: ## a dozen kills, pauses and cuts, as for every change
 	.ci/run chaos
 

@@ -45,7 +45,7 @@ type gossip struct {
 	problems *problems
 	logger   *slog.Logger
 	machine  machine
-	changed  chan struct{} // this process has something new to say
+	changed  chan struct{} // there is something new, of this process or another
 	queue    *memberlist.TransmitLimitedQueue
 
 	mu      sync.Mutex
@@ -74,7 +74,10 @@ func gossipSources(d *Discovery) ([]source, error) {
 	}
 	g.queue = &memberlist.TransmitLimitedQueue{NumNodes: g.count, RetransmitMult: memberlist.DefaultLANConfig().RetransmitMult}
 	d.board.announcers = append(d.board.announcers, func() { poke(g.changed) })
-	d.board.relays = append(d.board.relays, g.broadcast)
+	d.board.relays = append(d.board.relays, func(a Announcement, age time.Duration) {
+		g.broadcast(a, age)
+		poke(g.changed) // it may be one to join
+	})
 	return []source{g}, nil
 }
 
@@ -207,8 +210,8 @@ func (g *gossip) reachable(port int) ([]netip.AddrPort, error) {
 }
 
 // config is memberlist's, for a local network. The name is the process's id and
-// a number of this session: memberlist does not let a name that is in use have
-// another address.
+// a number drawn anew: memberlist lets no name that is in use have another
+// address.
 func (g *gossip) config(id uint64, at netip.AddrPort, w *wire) *memberlist.Config {
 	cfg := memberlist.DefaultLANConfig()
 	cfg.Name = fmt.Sprintf("%016x-%08x", id, rand.Uint32())
@@ -247,7 +250,7 @@ func (l lines) Write(p []byte) (int, error) {
 // tend keeps this process in touch with all that are known, until ctx ends or
 // its own address is gone.
 func (g *gossip) tend(ctx context.Context, list *memberlist.Memberlist, w *wire, at netip.AddrPort) error {
-	j := joiner{list: list, problems: g.problems, next: map[string]attempt{}, running: make(chan struct{}, mostJoins)}
+	j := joiner{list: list, problems: g.problems, ended: func() bool { return w.ctx.Err() != nil }, next: map[string]attempt{}, running: make(chan struct{}, mostJoins)}
 	defer j.wg.Wait()
 	defer w.interrupt()
 	ticker := time.NewTicker(tending)

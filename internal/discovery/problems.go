@@ -2,11 +2,13 @@ package discovery
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"net"
+	"regexp"
 	"slices"
 	"sync"
 	"time"
@@ -16,60 +18,89 @@ import (
 // are addresses to ask, names to look up and interfaces.
 const mostProblems = 512
 
+// settle is how long something cannot be done with a target before the log is
+// told: who starts together is not there at once, and an interface needs a
+// moment for its address.
+const settle = 3 * time.Second
+
 // problems remembers what cannot be done, so that the log is told once of each,
 // and once when it is over.
 type problems struct {
 	logger *slog.Logger
 
 	mu  sync.Mutex
-	now map[[2]string]Problem // by source and target
+	now map[[2]string]*problem // by source and target
+}
+
+type problem struct {
+	Problem
+	told bool
 }
 
 func newProblems(logger *slog.Logger) *problems {
-	return &problems{logger: logger, now: map[[2]string]Problem{}}
+	return &problems{logger: logger, now: map[[2]string]*problem{}}
 }
 
 // note takes how something went: err is nil when it went well.
 func (p *problems) note(source, target string, err error) {
 	key := [2]string{source, target}
 	p.mu.Lock()
-	old, was := p.now[key]
-	switch {
-	case err == nil:
-		delete(p.now, key)
-	case was && cause(old.Err) == cause(err):
-		p.mu.Unlock()
+	defer p.mu.Unlock()
+	old := p.now[key]
+	args := []any{"source", source, "target", target}
+	if target == "" {
+		args = args[:2]
+	}
+	if err == nil {
+		if delete(p.now, key); old != nil && old.told {
+			p.logger.Info("discovery: a way to find others works again", args...)
+		}
 		return
-	case was || len(p.now) < mostProblems:
-		p.now[key] = Problem{source, target, err, time.Now()}
 	}
-	p.mu.Unlock()
-	args := []any{"source", source}
-	if target != "" {
-		args = append(args, "target", target)
+	if old == nil {
+		if len(p.now) >= mostProblems {
+			return
+		}
+		old = &problem{Problem: Problem{source, target, err, time.Now()}}
+		p.now[key] = old
 	}
-	switch {
-	case err != nil:
-		p.logger.Warn("discovery: a way to find others does not work", append(args, "error", err)...)
-	case was:
-		p.logger.Info("discovery: a way to find others works again", args...)
+	if cause(old.Err) != cause(err) {
+		old.told = false // in a new way
 	}
+	old.Err = err
+	if old.told || target != "" && time.Since(old.Since) < settle {
+		return
+	}
+	old.told = true
+	level := slog.LevelInfo
+	if target == "" {
+		level = slog.LevelWarn
+	}
+	p.logger.Log(context.Background(), level, "discovery: a way to find others does not work", append(args, "error", err)...)
 }
 
 // keep forgets problems of a source with targets that are not asked any more.
 func (p *problems) keep(source string, asked func(target string) bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	maps.DeleteFunc(p.now, func(key [2]string, _ Problem) bool { return key[0] == source && key[1] != "" && !asked(key[1]) })
+	maps.DeleteFunc(p.now, func(key [2]string, _ *problem) bool { return key[0] == source && key[1] != "" && !asked(key[1]) })
 }
 
 func (p *problems) list() []Problem {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return slices.SortedFunc(maps.Values(p.now), func(a, b Problem) int {
+	var out []Problem
+	for _, one := range p.now { // sorted below, whatever the order
+		out = append(out, one.Problem)
+	}
+	slices.SortFunc(out, func(a, b Problem) int {
 		return cmp.Or(cmp.Compare(a.Source, b.Source), cmp.Compare(a.Target, b.Target))
 	})
+	return out
 }
+
+// ownPort is this process's end of a connection, in the text of an error.
+var ownPort = regexp.MustCompile(`\S+->`)
 
 // cause is what is at the bottom of an error, without the ports and addresses
 // that differ from one attempt to the next.
@@ -87,7 +118,7 @@ func cause(err error) string {
 	for {
 		inner := errors.Unwrap(err)
 		if inner == nil {
-			return err.Error()
+			return ownPort.ReplaceAllString(err.Error(), "")
 		}
 		err = inner
 	}

@@ -87,7 +87,7 @@ func (s *sockets) follow() (came bool) {
 		kept = append(kept, i)
 	}
 	s.joined = kept
-	if len(kept) == 0 {
+	if len(kept) == 0 && s.v4 { // a machine without IPv6 is nothing to tell of
 		s.note("", errors.New("no interface that is up takes multicast"))
 	} else {
 		s.note("", nil)

@@ -2,6 +2,7 @@ package discovery
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -111,6 +112,7 @@ func (m message) Finished()                             {}
 type joiner struct {
 	list     *memberlist.Memberlist
 	problems *problems
+	ended    func() bool
 	wg       sync.WaitGroup
 	running  chan struct{} // as many at a time
 
@@ -150,6 +152,12 @@ func (j *joiner) join(addrs []string) {
 		j.wg.Go(func() {
 			defer func() { <-j.running }()
 			_, err := j.list.Join([]string{addr})
+			if err != nil && j.ended() {
+				return // it was not given the time
+			}
+			if first := errors.Unwrap(err); first != nil { // of a list of one
+				err = first
+			}
 			j.problems.note("gossip", addr, err)
 		})
 	}
