@@ -56,7 +56,26 @@ func (n *Node) PromoteMember(ctx context.Context, id kv.MemberID) error {
 
 // RemoveMember implements [kv.Cluster].
 func (n *Node) RemoveMember(ctx context.Context, id kv.MemberID) error {
-	return n.change(ctx, machine.MemberChange{Op: machine.RemoveMember, Member: kv.Member{ID: id}})
+	gone := machine.MemberChange{Op: machine.RemoveMember, Member: kv.Member{ID: id}}
+	if id == n.id {
+		return n.removeSelf(ctx, gone)
+	}
+	return n.change(ctx, gone)
+}
+
+// removeSelf has the leader remove this member, and goes by what it answers:
+// whoever is none any more may not hear of it by the log.
+func (n *Node) removeSelf(ctx context.Context, gone machine.MemberChange) error {
+	if err := n.Authorize(ctx, kv.ManageCluster); err != nil {
+		return err
+	}
+	changes := []machine.MemberChange{gone}
+	return n.onLeader(ctx, peerRequest{Change: changes, Caller: kv.CallerOf(ctx)}, func(ctx context.Context) error {
+		if n.replica.Status().Role != replica.Leader {
+			return kv.ErrNotLeader
+		}
+		return n.changeHere(ctx, changes)
+	})
 }
 
 // UpdateMember implements [kv.Cluster].

@@ -37,13 +37,13 @@ func (l leader) ProposeLocal(ctx context.Context, term kv.Term, command []byte) 
 }
 
 // duties are the loops that act while this member leads: they propose like any
-// client.
+// client. One besides watches its pulse.
 func (n *Node) duties() []func(context.Context) error {
 	l := leader{n.replica}
 	expire := lessor.New(lessor.Config{
 		Leader: l, Deadlines: n.machine, Quiet: n.cfg.election, Logger: n.log,
 	})
-	loops := []func(context.Context) error{expire.Run}
+	loops := []func(context.Context) error{expire.Run, n.beat}
 	if compact := n.compacting(l); compact != nil {
 		loops = append(loops, compact)
 	}

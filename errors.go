@@ -22,6 +22,7 @@ var replicaErrors = []struct {
 	{replica.ErrClosed, kv.ErrClosed},
 	{replica.ErrChangePending, kv.ErrUnhealthyCluster},
 	{replica.ErrNotReady, kv.ErrLearnerNotReady},
+	{replica.ErrNotMoved, kv.ErrNotMoved},
 	{replica.ErrInvalidChange, kv.ErrUnhealthyCluster},
 	{replica.ErrLeaderChanged, kv.ErrLeaderChanged},
 	{replica.ErrTimeout, kv.ErrTimeout},

@@ -18,6 +18,8 @@ type figures struct {
 	snapshotErrors, badMessages atomic.Uint64
 
 	logWrites, applies, snapshots durations
+
+	pulse pulse
 }
 
 // durations is [kv.Durations] while it is written.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/concord-kv/concord/internal/machine"
@@ -41,6 +42,8 @@ type Node struct {
 	closing struct {
 		once        sync.Once
 		err, failed error
+		// left is set while the member leaves its cluster, and after that.
+		left atomic.Bool
 	}
 }
 
@@ -69,7 +72,8 @@ func (n *Node) start(loops ...func(context.Context) error) {
 	var once sync.Once
 	for _, loop := range loops {
 		group.Go(func() {
-			if err := loop(ctx); err != nil && !errors.Is(err, context.Canceled) {
+			err := loop(ctx)
+			if err != nil && !errors.Is(err, context.Canceled) && !(n.closing.left.Load() && errors.Is(err, errRemoved)) {
 				once.Do(func() { n.closing.failed = err })
 				n.log.Error("member ends", "error", err)
 				cancel()

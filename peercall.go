@@ -27,6 +27,8 @@ type peerRequest struct {
 	Join  *kv.Member `json:"join,omitempty"`
 	Claim *kv.Member `json:"claim,omitempty"`
 	Meet  bool       `json:"meet,omitempty"`
+	// Figures asks how the member is.
+	Figures bool `json:"figures,omitempty"`
 	// Change asks the leader for a change of membership, Move for one of
 	// leadership (0: whoever is best).
 	Change []machine.MemberChange `json:"change,omitempty"`
@@ -43,6 +45,8 @@ type peerReply struct {
 	// Cluster and Members answer Join, Claim and Meet.
 	Cluster kv.ClusterID `json:"cluster,string,omitempty"`
 	Members []kv.Member  `json:"members,omitempty"`
+	// Figures answers Figures.
+	Figures *memberFigures `json:"figures,omitempty"`
 }
 
 // foundingCaller marks what founding asks.
@@ -95,6 +99,8 @@ func (n *Node) answer(data []byte) ([]byte, error) {
 		reply, err = n.grant(ctx, *req.Claim)
 	case req.Meet:
 		reply = peerReply{Cluster: n.machine.Cluster(), Members: n.machine.Members()}
+	case req.Figures:
+		reply.Figures = n.measure()
 	case len(req.Change) > 0:
 		if req.Caller != nil {
 			ctx = kv.WithCaller(ctx, *req.Caller)

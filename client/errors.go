@@ -22,6 +22,7 @@ var byReason = map[string]*kv.Error{
 	"DIVERGENT":        kv.ErrDivergent,
 	"KEY_TOO_LARGE":    kv.ErrKeyTooLarge,
 	"INVALID_TTL":      kv.ErrInvalidTTL,
+	"NOT_MOVED":        kv.ErrNotMoved,
 }
 
 // byMessage has etcd's messages, as its own clients tell errors apart.

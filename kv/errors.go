@@ -104,6 +104,8 @@ var (
 	ErrNoLeader = &Error{Code: Unavailable, Message: "no leader: a majority of the members must be up and connected; nothing was done, try again"}
 	// ErrClosed: this member was closed or has failed; nothing was done.
 	ErrClosed = &Error{Code: Unavailable, Message: "this member is closed; nothing was done"}
+	// ErrNotMoved: leadership was not handed over in time; nothing was done.
+	ErrNotMoved = &Error{Code: Unavailable, Message: "leadership did not move in time; the leader stays, try again"}
 	// ErrOverloaded: a queue is full; nothing was done.
 	ErrOverloaded = &Error{Code: ResourceExhausted, Message: "too many requests are waiting; nothing was done, try again later"}
 	// ErrNoSpace: the memory or disk limit is reached; nothing was done.

@@ -46,6 +46,7 @@ var errorTable = []errorRow{
 	{kv.ErrUnavailable, rpctypes.ErrGRPCTimeoutDueToConnectionLost, ""},
 	{kv.ErrNoLeader, rpctypes.ErrGRPCNoLeader, ""},
 	{kv.ErrClosed, rpctypes.ErrGRPCStopped, ""},
+	{kv.ErrNotMoved, rpctypes.ErrGRPCTimeout, "NOT_MOVED"},
 	{kv.ErrTooManyClients, rpctypes.ErrGRPCRequestTooManyRequests, "TOO_MANY_CLIENTS"},
 	{kv.ErrTooManyUploads, rpctypes.ErrGRPCRequestTooManyRequests, "TOO_MANY_UPLOADS"},
 	{kv.ErrOverloaded, rpctypes.ErrGRPCRequestTooManyRequests, ""},

@@ -1,0 +1,27 @@
+package concord
+
+import (
+	"context"
+	"errors"
+
+	"github.com/concord-kv/concord/kv"
+)
+
+// Leave implements [kv.Overseer]. [Node.Err] is nil afterwards; Close is still to
+// be called.
+func (n *Node) Leave(ctx context.Context) error {
+	if err := n.Authorize(ctx, kv.ManageCluster); err != nil {
+		return err
+	}
+	n.closing.left.Store(true) // being removed is no failure from now on
+	// Not to be found any more, it was removed by a try of which the answer was
+	// lost.
+	if err := kv.Retire(ctx, n, n.id); err != nil && !errors.Is(err, kv.ErrMemberNotFound) {
+		n.closing.left.Store(false)
+		return err
+	}
+	n.log.Info("left the cluster", "id", n.id, "cluster", n.machine.Cluster())
+	n.cancel()
+	<-n.done
+	return nil
+}

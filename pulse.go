@@ -1,0 +1,157 @@
+package concord
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/concord-kv/concord/kv"
+)
+
+// What a member remembers of its last minutes: how far its log was committed,
+// finely for some seconds and coarsely for ten minutes, and how long writes of
+// the log took.
+const (
+	fineEvery, fineKept     = 100 * time.Millisecond, 64
+	coarseEvery, coarseKept = 10 * time.Second, 60
+	// writeWindow is how many coarse steps the figure of log writes covers.
+	writeWindow = 6
+)
+
+// mark says that entries up to Index were committed some time ago.
+type mark struct {
+	Index kv.Index      `json:"i"`
+	Ago   time.Duration `json:"a"`
+}
+
+// pulse keeps figures of a member over time. It is written by a loop of its own,
+// away from the log and from apply, and allocates nothing.
+type pulse struct {
+	mu      sync.Mutex
+	began   time.Time
+	fine    [fineKept]moment // rings: a moment's place is its number
+	fines   int
+	coarse  [coarseKept]moment
+	writes  [coarseKept]kv.Durations // at the same places
+	coarses int
+}
+
+// moment is a mark while it is kept.
+type moment struct {
+	index kv.Index
+	at    time.Time
+}
+
+// beat fills the pulse for as long as the member runs.
+func (n *Node) beat(ctx context.Context) error {
+	p := &n.figures.pulse
+	tick := time.NewTicker(fineEvery)
+	defer tick.Stop()
+	for {
+		p.note(moment{kv.Index(n.replica.Status().Commit), time.Now()}, &n.figures.logWrites)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// note adds a moment, to the coarse ones too when one is due.
+func (p *pulse) note(m moment, writes *durations) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.began.IsZero() {
+		p.began = m.at
+	}
+	p.fine[p.fines%fineKept] = m
+	p.fines++
+	if p.coarses == 0 || m.at.Sub(p.coarse[(p.coarses-1)%coarseKept].at) >= coarseEvery {
+		at := p.coarses % coarseKept
+		p.coarse[at], p.writes[at] = m, writes.load()
+		p.coarses++
+	}
+}
+
+// upTime is since when the member runs.
+func (p *pulse) upTime(now time.Time) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.began.IsZero() {
+		return 0
+	}
+	return now.Sub(p.began)
+}
+
+// marks are what is kept, oldest first.
+func (p *pulse) marks(now time.Time) []mark {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := make([]mark, 0, fineKept+coarseKept)
+	oldest := now
+	if p.fines > 0 {
+		oldest = p.fine[max(0, p.fines-fineKept)%fineKept].at
+	}
+	for i := max(0, p.coarses-coarseKept); i < p.coarses; i++ {
+		if m := p.coarse[i%coarseKept]; m.at.Before(oldest) {
+			out = append(out, mark{m.index, now.Sub(m.at)})
+		}
+	}
+	for i := max(0, p.fines-fineKept); i < p.fines; i++ {
+		m := p.fine[i%fineKept]
+		out = append(out, mark{m.index, now.Sub(m.at)})
+	}
+	return out
+}
+
+// behind is for how long the entry after applied has been committed, by a
+// leader's marks: as of the first of them that has it.
+func behind(marks []mark, applied kv.Index) time.Duration {
+	for _, m := range marks {
+		if m.Index > applied {
+			return m.Ago
+		}
+	}
+	return 0
+}
+
+// recentWrites are the writes of the log in the last minute, or since the start
+// where that is less.
+func (p *pulse) recentWrites(writes *durations) kv.Durations {
+	d := writes.load()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.coarses <= writeWindow { // began less than a minute ago: with the start's own
+		return d
+	}
+	before := &p.writes[(p.coarses-writeWindow)%coarseKept]
+	for i := range d.Counts {
+		d.Counts[i] -= before.Counts[i]
+	}
+	d.Sum -= before.Sum
+	return d
+}
+
+// quantile is what a share q of the durations took at most, between the bounds
+// of a count in proportion, as Prometheus's histogram_quantile has it; 0 when
+// there are none.
+func quantile(d *kv.Durations, q float64) time.Duration {
+	total := uint64(0)
+	for _, c := range d.Counts {
+		total += c
+	}
+	rank := q * float64(total)
+	below, lower := 0.0, time.Duration(0)
+	for i, c := range d.Counts {
+		upper := kv.ShortestBound << i
+		if c > 0 && below+float64(c) >= rank {
+			if i == len(d.Counts)-1 {
+				return lower // the last count has no upper bound
+			}
+			return lower + time.Duration(float64(upper-lower)*(rank-below)/float64(c))
+		}
+		below += float64(c)
+		lower = upper
+	}
+	return 0
+}
