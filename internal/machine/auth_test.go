@@ -159,21 +159,33 @@ func TestCommandsNeedRights(t *testing.T) {
 func TestMembersNeedRights(t *testing.T) {
 	d := guarded(t)
 	change := MemberChange{AddMember, kv.Member{ID: 2, Name: "two", Learner: true}}
-	for user, want := range map[string]error{"": kv.ErrUserEmpty, "u": kv.ErrPermissionDenied, "mallory": kv.ErrUserNotFound, "root": nil} {
+	named := func(user string) *kv.Caller { return &kv.Caller{User: user, AuthRevision: d.Access().Revision()} }
+	made := d.bearer("root")
+	made.Token++
+	for _, c := range []struct {
+		caller *kv.Caller
+		want   error
+	}{
+		{named(""), kv.ErrUserEmpty}, {named("u"), kv.ErrPermissionDenied}, {named("mallory"), kv.ErrUserNotFound}, {named("root"), nil},
+		{d.bearer("u"), kv.ErrPermissionDenied}, {d.bearer("root"), nil}, {made, kv.ErrInvalidAuthToken},
+	} {
+		want := c.want
 		d.index++
-		result := d.ApplyMembers(d.at(), AppendMembersCaller(EncodeMembers(nil, change), &kv.Caller{User: user, AuthRevision: d.Access().Revision()}))
+		result := d.ApplyMembers(d.at(), AppendMembersCaller(EncodeMembers(nil, change), c.caller))
 		if err, _ := result.(error); !errors.Is(err, want) || (err == nil) != (want == nil) || len(d.Members()) == 2 != (err == nil) {
-			t.Errorf("%q adds a member: %v, want %v; members %v", user, err, want, d.Members())
+			t.Errorf("%+v adds a member: %v, want %v; members %v", *c.caller, err, want, d.Members())
 		}
 		if want == nil {
-			d.change(MemberChange{RemoveMember, kv.Member{ID: 2}})
+			d.change(MemberChange{RemoveMember, kv.Member{ID: change.Member.ID}})
 			change.Member.ID++ // an id is never used again
 		}
 	}
-	d.index++
-	r := recovered(func() { d.ApplyMembers(d.at(), append(EncodeMembers(nil, change), 9)) })
-	if _, ok := r.(*CommandError); !ok {
-		t.Errorf("an unknown flag behind a change: %v", r)
+	for _, flags := range []byte{0, 9, 16, 16 | isAnonymous} {
+		d.index++
+		r := recovered(func() { d.ApplyMembers(d.at(), append(EncodeMembers(nil, change), flags)) })
+		if _, ok := r.(*CommandError); !ok {
+			t.Errorf("flags %d behind a change: %v", flags, r)
+		}
 	}
 }
 

@@ -288,7 +288,7 @@ func (m *Machine) ApplyMembers(at Position, change []byte) any {
 	var denied error
 	if len(d.data) > 0 {
 		flags := d.byte()
-		if flags != hasCaller && flags != isAnonymous {
+		if flags == 0 || flags&^byte(callerFlags) != 0 {
 			d.fail(errUnknown)
 		}
 		denied = m.identify(&d, kindMembers, flags)
