@@ -1,6 +1,7 @@
 package founding
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -184,6 +185,7 @@ type Machine struct {
 	// clash is when another process with this one's name was heard.
 	clash   time.Duration
 	clashed bool
+	ended   error // what Step has ended the attempt with
 }
 
 // other is another process: of a name, where there is a list, else of an id.
@@ -217,7 +219,10 @@ func (m *Machine) Status() *Status {
 		Version: version, Group: m.set.Group, Name: m.set.Name, Names: m.names, Expect: m.set.Expect,
 		PeerAddrs: m.set.own(), ClientAddrs: m.set.ClientAddrs, Record: m.rec,
 	}
-	if m.rec.Phase == Free && !m.clashes() {
+	var told *FoundedError
+	if errors.As(m.ended, &told) {
+		s.Joins = told.Cluster
+	} else if m.rec.Phase == Free && !m.clashes() {
 		s.Free = 1 + len(m.candidates())
 	}
 	return s
@@ -256,6 +261,7 @@ func (m *Machine) Step(in Input) (out Output) {
 	if m.rec.Phase == Founded {
 		out.Founded, out.Err = m.rec.Proposal, nil
 	}
+	m.ended = out.Err
 	return out
 }
 

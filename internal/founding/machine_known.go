@@ -47,7 +47,7 @@ func (m *Machine) hear(in Input, out *Output) {
 	if o.problem = m.identify(s, in); o.problem != nil {
 		return
 	}
-	if old := o.status; old != nil && old.Record.ID == s.Record.ID && old.Record.Seq > s.Record.Seq {
+	if old := o.status; old != nil && old.Record.ID == s.Record.ID && (old.Record.Phase == Founded || !s.Record.newer(old.Record.Seq) && s.Record.Seq != old.Record.Seq) {
 		return // it was overtaken
 	} else if old != nil && old.Record.ID != s.Record.ID {
 		o.answered = false
@@ -143,7 +143,7 @@ func (m *Machine) clashes() bool { return m.clashed && m.now-m.clash <= m.set.Lo
 func (m *Machine) candidates() []*Status {
 	var list []*Status
 	for _, o := range m.known { // in any order: they are sorted below
-		if m.near(o) && o.problem == nil && o.status.Record.Phase == Free {
+		if m.near(o) && o.problem == nil && o.status.Record.Phase == Free && o.status.Joins == 0 {
 			list = append(list, o.status)
 		}
 	}

@@ -83,8 +83,9 @@ func (m *Machine) propose() bool {
 	if !m.ready(len(free)+1) || m.clashes() {
 		return false
 	}
-	for _, s := range free {
-		if s.Record.ID < m.rec.ID && s.Free >= m.need() {
+	for _, o := range m.known { // in any order: one is enough
+		if s := o.status; o.problem == nil && m.now-o.heard <= m.set.Lost &&
+			s.Record.Phase == Free && s.Record.ID < m.rec.ID && s.Free >= m.need() {
 			return false // that is for it to do, and it can
 		}
 	}
@@ -138,7 +139,13 @@ func (m *Machine) conclude() bool {
 		}
 	}
 	for _, o := range m.known { // in any order: one is enough
-		if o.status != nil && o.status.Record.ID == p.Proposer && o.status.Record.Seq > p.Seq && !o.status.Record.Proposal.same(p) {
+		if m.names != nil && o.status != nil && o.status.Record.Phase == Founded && slices.Equal(o.status.Record.Proposal.names(), m.names) {
+			// A majority of the list has promised itself to that cluster for
+			// good, so there is none for the one that we are promised to.
+			m.rec.Phase, m.rec.Proposal = Free, nil
+			return true
+		}
+		if o.status != nil && o.status.Record.ID == p.Proposer && o.status.Record.newer(p.Seq) && !o.status.Record.Proposal.same(p) {
 			m.rec.Phase, m.rec.Proposal = Free, nil
 			return true
 		}
@@ -212,7 +219,7 @@ func (m *Machine) stance(p *Proposal, x *Member) stance {
 		return undecided
 	}
 	switch r := o.status.Record; {
-	case r.ID != x.ID: // it was replaced
+	case r.ID != x.ID || o.status.Joins != 0: // it was replaced, or goes elsewhere
 		return refused
 	case r.Phase == Promised && r.Proposal.same(p):
 		return promised

@@ -109,6 +109,10 @@ type Record struct {
 	Proposal *Proposal `json:"proposal,omitempty"`
 }
 
+// newer reports whether the record was kept after the one of that number. Who
+// belongs to a cluster stays there, and may have stopped to count.
+func (r *Record) newer(seq uint64) bool { return r.Seq > seq || r.Phase == Founded }
+
 // Status is the one message of the protocol.
 type Status struct {
 	// Version of the message, now 2. Others are refused by number.
@@ -122,6 +126,8 @@ type Status struct {
 	Expect int      `json:"expect,omitempty"`
 	// Free is how many processes the sender could propose now, itself included.
 	Free int `json:"free,omitempty"`
+	// Joins is the cluster that the sender was told of and asks to let it in.
+	Joins uint64 `json:"joins,omitempty,string"`
 	// PeerAddrs and ClientAddrs are where members and clients will reach the
 	// sender.
 	PeerAddrs   []string `json:"peer_addrs,omitempty"`
