@@ -30,21 +30,27 @@ func Group(name string) Option { return func(c *config) { c.hands.group = name }
 // [Peers].
 func ByHand() Option { return func(c *config) { c.hands.byHand = true } }
 
-// errRemoved ends a member that is none any more.
-var errRemoved = kv.Errorf(kv.FailedPrecondition, "this member was permanently removed from the cluster; its directory is of no use any more: to come back, add it as a new member with an empty one")
+// ErrRemoved ends a member that is none any more: it left, or was removed. Its
+// directory is of use to people only. A member of a [Cluster] that is opened
+// again renames it and joins as a new one.
+var ErrRemoved = kv.Errorf(kv.FailedPrecondition, "this member was permanently removed from the cluster")
 
-// endWhenRemoved ends a member that people run when they have removed it, as
-// etcd's do. Whoever is removed may not hear it by the log, but is turned away
-// by the others.
+// errRemoved adds the next step to ErrRemoved.
+var errRemoved = kv.Errorf(kv.FailedPrecondition, "%w; its directory is of no use any more: to come back, add it as a new member with an empty one", ErrRemoved)
+
+// endWhenRemoved ends a member that has been removed. Whoever is removed may not
+// hear it by the log, but is turned away by the others.
 func (n *Node) endWhenRemoved(ctx context.Context) error {
-	for n.cfg.hands.byHand {
-		if n.machine.Removed(n.id) {
+	for n.cfg.hands.byHand || n.cfg.group.name != "" {
+		switch {
+		case !n.removed():
+		case n.cfg.hands.byHand:
 			return errRemoved
-		}
-		for _, p := range n.transport.Peers() {
-			if refused := (*transport.RefusedError)(nil); errors.As(p.Err, &refused) && refused.Reason == transport.Removed {
-				return errRemoved
+		default:
+			if err := n.remember(func(f *memberfile.File) { f.Left = true }); err != nil {
+				return err
 			}
+			return kv.Errorf(kv.FailedPrecondition, "%w; started again, it keeps this directory aside and joins as a new one", ErrRemoved)
 		}
 		select {
 		case <-ctx.Done():
@@ -53,6 +59,13 @@ func (n *Node) endWhenRemoved(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+func (n *Node) removed() bool {
+	return n.machine.Removed(n.id) || slices.ContainsFunc(n.transport.Peers(), func(p transport.PeerStatus) bool {
+		refused := (*transport.RefusedError)(nil)
+		return errors.As(p.Err, &refused) && refused.Reason == transport.Removed
+	})
 }
 
 // Reserved makes a new member the one that AddMember has added for its peer
@@ -93,10 +106,7 @@ func (n *Node) claim(ctx context.Context, id memberfile.File) (memberfile.File, 
 // askAll asks the listed members in turn until one has answered.
 func (n *Node) askAll(ctx context.Context, req peerRequest) (reply peerReply, err error) {
 	for {
-		for name, addr := range n.cfg.peers {
-			if name == n.cfg.name {
-				continue
-			}
+		for _, addr := range n.others() {
 			reply, err = n.ask(ctx, addr, req)
 			switch kv.CodeOf(err) {
 			case kv.FailedPrecondition, kv.InvalidArgument, kv.Unsupported:
@@ -105,7 +115,7 @@ func (n *Node) askAll(ctx context.Context, req peerRequest) (reply peerReply, er
 			if err == nil {
 				return reply, nil
 			}
-			n.log.Info("no answer yet", "from", name, "address", addr, "error", err)
+			n.log.Info("no answer yet", "address", addr, "error", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -162,9 +172,9 @@ func (n *Node) meet(members []kv.Member) {
 func (n *Node) introduce(id memberfile.File) func(context.Context) error {
 	return func(ctx context.Context) error {
 		for len(n.machine.Members()) == 0 {
-			for name, addr := range n.cfg.peers {
-				if name == n.cfg.name || len(n.transport.Peers()) > 0 {
-					continue
+			for _, addr := range n.others() {
+				if len(n.transport.Peers()) > 0 {
+					break
 				}
 				if reply, err := n.ask(ctx, addr, peerRequest{Meet: true}); err == nil && uint64(reply.Cluster) == id.Cluster {
 					n.meet(reply.Members)

@@ -30,6 +30,9 @@ var roles = map[replica.Role]kv.Role{
 	replica.Candidate: kv.Candidate, replica.Leader: kv.LeaderRole, replica.Learner: kv.LearnerRole,
 }
 
+// Name is the member's own; see [Name].
+func (n *Node) Name() string { return n.cfg.name }
+
 // Members implements [kv.Cluster].
 func (n *Node) Members(ctx context.Context) ([]kv.Member, error) {
 	if err := n.Authorize(ctx, kv.AnyUser); err != nil {

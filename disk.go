@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync"
 	"time"
 
 	"github.com/concord-kv/concord/internal/machine"
+	"github.com/concord-kv/concord/internal/memberfile"
 	"github.com/concord-kv/concord/internal/replica"
 	"github.com/concord-kv/concord/internal/snap"
 	"github.com/concord-kv/concord/internal/wal"
@@ -17,6 +19,11 @@ import (
 type disk struct {
 	log   *diskLog
 	snaps *snap.Store
+	// identity is member.json; see remember.
+	identity struct {
+		mu   sync.Mutex
+		file memberfile.File
+	}
 }
 
 // snapshots is a snap.Store as the replica wants it.

@@ -86,6 +86,8 @@ func (n *Node) self() kv.Member {
 	m := kv.Member{ID: n.id, Name: n.cfg.name, ClientAddrs: n.cfg.clientAddrs}
 	if addr := cmp.Or(n.cfg.peers[n.cfg.name], n.cfg.peerAddr); addr != "" {
 		m.PeerAddrs = []string{addr}
+	} else {
+		m.PeerAddrs = n.cfg.group.advertise
 	}
 	return m
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"path/filepath"
 
 	"github.com/concord-kv/concord/internal/founding"
@@ -26,13 +25,16 @@ func (n *Node) found(ctx context.Context, id memberfile.File, h *peerHandler) (m
 	}
 	store := &foundingStore{node: n, file: id}
 	cluster, err := n.agree(ctx, store, h)
+	if place := (*founding.PlaceError)(nil); errors.As(err, &place) && n.cfg.hands.byHand && !n.cfg.hands.reserved {
+		return id, err // Open takes the place
+	}
 	var founded *founding.FoundedError
 	if errors.As(err, &founded) {
 		if n.cfg.hands.byHand {
 			return id, kv.Errorf(kv.FailedPrecondition, "%w", err)
 		}
 		n.log.Info("the others have founded a cluster already", "cluster", kv.ClusterID(founded.Cluster))
-		return n.join(ctx, id)
+		return n.join(ctx, id, founded.Addrs...)
 	}
 	if err != nil {
 		return id, err
@@ -48,6 +50,7 @@ func (n *Node) found(ctx context.Context, id memberfile.File, h *peerHandler) (m
 	if n.transport != nil {
 		n.transport.SetCluster(id.Cluster)
 	}
+	n.circle.belong(id.Cluster)
 	n.log.Info("cluster founded", "cluster", kv.ClusterID(id.Cluster), "members", len(cluster.Members))
 	return id, nil
 }
@@ -63,43 +66,44 @@ func (n *Node) agree(ctx context.Context, store *foundingStore, h *peerHandler) 
 		return nil, err
 	}
 	h.founder.Store(f)
+	f.Learn(n.circle.others()...)
 	return f.Run(ctx)
 }
 
 // tellOfCluster lets processes that missed the founding, or lost their disk,
-// learn from this member that there is a cluster.
-func (n *Node) tellOfCluster(id memberfile.File, h *peerHandler) error {
+// learn from this member that there is a cluster. What it returns looks out for
+// others of the same name.
+func (n *Node) tellOfCluster(id memberfile.File, h *peerHandler) (watch func(context.Context) error, err error) {
 	store := &foundingStore{node: n, file: id}
 	record, err := foundingRecord(id)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if record.Phase != founding.Founded {
 		record = founding.MemberOf(id.Cluster, id.ID, id.Name)
 	}
 	f, err := n.newFounder(store, record)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	h.founder.Store(f)
-	return nil
+	f.Learn(n.circle.others()...)
+	return f.Watch, nil
 }
 
 func (n *Node) newFounder(store *foundingStore, record founding.Record) (*founding.Founder, error) {
-	peers := map[string][]string{}
-	for name, addr := range n.cfg.peers {
-		peers[name] = []string{addr}
-	}
-	if n.cfg.peers == nil {
-		peers[n.cfg.name] = nil
-	}
-	var patience founding.Patience
-	if n.cfg.hands.byHand {
-		patience.Stragglers = math.MaxInt64 // whoever came later could not take its place
+	set := founding.Settings{Group: n.cfg.hands.group, Name: n.cfg.name, ClientAddrs: n.cfg.clientAddrs}
+	if g := &n.cfg.group; g.name != "" {
+		set.Group, set.Expect, set.Addrs = g.name, g.size, g.advertise
+		set.Listen = g.listening
+	} else {
+		set.Peers = map[string][]string{n.cfg.name: nil}
+		for name, addr := range n.cfg.peers {
+			set.Peers[name] = []string{addr}
+		}
 	}
 	return founding.New(founding.Config{
-		Settings: founding.Settings{Group: n.cfg.hands.group, Name: n.cfg.name, Peers: peers, ClientAddrs: n.cfg.clientAddrs, Patience: patience},
-		Record:   record, Caller: foundingCaller{n.transport}, Store: store, Logger: n.log,
+		Settings: set, Record: record, Caller: foundingCaller{n.transport}, Store: store, Logger: n.log,
 	})
 }
 
@@ -111,6 +115,9 @@ func (n *Node) makeFirstState(p *founding.Proposal) error {
 	voters := make([]uint64, len(p.Members))
 	for i, m := range p.Members {
 		members[i] = kv.Member{ID: kv.MemberID(m.ID), Name: m.Name, PeerAddrs: m.PeerAddrs, ClientAddrs: m.ClientAddrs}
+		if m.Placeholder {
+			members[i].Name = "" // until its process has come
+		}
 		voters[i] = m.ID
 	}
 	m := machine.New(machine.Options{})

@@ -1,6 +1,7 @@
 package concord
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/binary"
 	"encoding/json"
@@ -22,13 +23,56 @@ func (n *Node) identify() (memberfile.File, error) {
 		if err := n.refuseStrangers(); err != nil {
 			return f, err
 		}
-		f = memberfile.File{ID: uint64(randomMember()), Name: n.cfg.name}
+		f = memberfile.File{ID: uint64(randomMember())}
 	case err != nil:
 		return f, identityError(err)
+	case f.Left:
+		return f, fmt.Errorf("%s: %w", n.cfg.dir, ErrRemoved)
 	}
-	f.Name = n.cfg.name
+	if err := n.sameGroup(&f); err != nil {
+		return f, err
+	}
+	if n.cfg.name == "" && f.Name == "" {
+		l, err := n.peerListener()
+		if err != nil {
+			return f, err
+		}
+		f.Name = defaultName(l.Addr())
+	}
+	f.Name = cmp.Or(n.cfg.name, f.Name)
+	n.cfg.name = f.Name
 	f.Incarnation++
 	return f, memberfile.Save(n.cfg.fs, n.cfg.dir, f)
+}
+
+// sameGroup keeps a member from looking for another cluster than its own, or for
+// none. A member that was alone or had a list of peers may begin to.
+func (n *Node) sameGroup(f *memberfile.File) error {
+	switch group := n.cfg.group.name; {
+	case f.Group == group:
+	case f.Group == "" || f.Cluster == 0:
+		f.Group = group
+	case group == "" && n.cfg.peers == nil:
+		return kv.Errorf(kv.FailedPrecondition, "%s is of a member of cluster %q, which finds the others by that name; give it and its secret, too", n.cfg.dir, f.Group)
+	case group != "":
+		return kv.Errorf(kv.FailedPrecondition, "%s is of a member of cluster %q, not of %q; give this member a directory of its own", n.cfg.dir, f.Group, group)
+	}
+	return nil
+}
+
+// remember changes member.json once the member belongs to a cluster.
+func (n *Node) remember(change func(*memberfile.File)) error {
+	n.disk.identity.mu.Lock()
+	defer n.disk.identity.mu.Unlock()
+	change(&n.disk.identity.file)
+	return memberfile.Save(n.cfg.fs, n.cfg.dir, n.disk.identity.file)
+}
+
+// recall is what member.json says now.
+func (n *Node) recall() memberfile.File {
+	n.disk.identity.mu.Lock()
+	defer n.disk.identity.mu.Unlock()
+	return n.disk.identity.file
 }
 
 // refuseStrangers keeps a member from starting anew where data of one lies whose

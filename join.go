@@ -23,14 +23,11 @@ func setAside(cfg config) error {
 }
 
 // join makes this new member a learner of a cluster that the others have
-// founded. It may be repeated.
-func (n *Node) join(ctx context.Context, id memberfile.File) (memberfile.File, error) {
+// founded; it asks at addrs, too. It may be repeated.
+func (n *Node) join(ctx context.Context, id memberfile.File, addrs ...string) (memberfile.File, error) {
 	self := n.self()
 	self.ID = kv.MemberID(id.ID)
-	if len(self.PeerAddrs) == 0 {
-		self.PeerAddrs = []string{n.cfg.peers[n.cfg.name]}
-	}
-	reply, err := n.askToJoin(ctx, self)
+	reply, err := n.askToJoin(ctx, self, addrs)
 	if err != nil {
 		return id, fmt.Errorf("join the cluster: %w", err)
 	}
@@ -39,23 +36,21 @@ func (n *Node) join(ctx context.Context, id memberfile.File) (memberfile.File, e
 		return id, err
 	}
 	n.transport.SetCluster(id.Cluster)
+	n.circle.belong(id.Cluster)
 	n.meet(reply.Members)
 	n.log.Info("joined the cluster as a learner", "cluster", reply.Cluster, "members", len(reply.Members))
 	return id, nil
 }
 
-// askToJoin asks the listed members in turn until one has let this one in.
-func (n *Node) askToJoin(ctx context.Context, self kv.Member) (reply peerReply, err error) {
+// askToJoin asks the others in turn until one has let this one in.
+func (n *Node) askToJoin(ctx context.Context, self kv.Member, addrs []string) (reply peerReply, err error) {
 	for {
-		for name, addr := range n.cfg.peers {
-			if name == n.cfg.name {
-				continue
-			}
+		for _, addr := range append(n.others(), addrs...) {
 			reply, err = n.ask(ctx, addr, peerRequest{Join: &self})
 			if err == nil {
 				return reply, nil
 			}
-			n.log.Info("not let in yet", "by", name, "error", err)
+			n.log.Info("not let in yet", "by", addr, "error", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -66,7 +61,8 @@ func (n *Node) askToJoin(ctx context.Context, self kv.Member) (reply peerReply, 
 }
 
 // admit lets a new member in, as a learner. One that has the name and an address
-// of another takes its place: both cannot listen there, so the other is gone.
+// of another takes its place: both cannot listen there, so the other is gone. So
+// does one that was added for its address and has not started.
 func (n *Node) admit(ctx context.Context, m kv.Member) (peerReply, error) {
 	if err := n.barrier(ctx, kv.Strong); err != nil {
 		return peerReply{}, err
@@ -77,7 +73,7 @@ func (n *Node) admit(ctx context.Context, m kv.Member) (peerReply, error) {
 		switch {
 		case other.ID == m.ID:
 			changes = nil // asked again after a lost answer
-		case other.Name == m.Name && n.sharesAddr(other, m):
+		case (other.Name == m.Name || other.Name == "") && n.sharesAddr(other, m):
 			changes = append([]machine.MemberChange{{Op: machine.RemoveMember, Member: kv.Member{ID: other.ID}}}, changes...)
 		}
 	}

@@ -27,6 +27,7 @@ type Node struct {
 	machine   *machine.Machine
 	replica   *replica.Replica
 	transport *transport.Transport // nil for a member that is alone
+	circle    *circle              // nil for one that does not look for others
 	closers   []closer
 	cancel    context.CancelFunc
 	hangUp    context.CancelFunc // ends the transport; nil without one

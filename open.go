@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/concord-kv/concord/internal/backup"
+	"github.com/concord-kv/concord/internal/founding"
 	"github.com/concord-kv/concord/internal/machine"
 	"github.com/concord-kv/concord/internal/memberfile"
 	"github.com/concord-kv/concord/internal/replica"
@@ -35,15 +36,23 @@ func Open(ctx context.Context, dir string, opts ...Option) (*Node, error) {
 	if err := cfg.check(); err != nil {
 		return nil, fmt.Errorf("open member: %w", err)
 	}
-	n, err := openMember(ctx, cfg)
-	if err != nil && cfg.rejoin && kv.CodeOf(err) == kv.DataLoss {
-		cfg.logger.Warn("data directory is damaged", "error", err)
-		if err := setAside(cfg); err != nil {
+	for {
+		n, err := openMember(ctx, cfg)
+		switch place := (*founding.PlaceError)(nil); {
+		case err == nil:
+			return n, nil
+		case errors.Is(err, ErrRemoved) && cfg.group.name != "", cfg.rejoin && kv.CodeOf(err) == kv.DataLoss:
+			cfg.logger.Warn("data directory is of no use", "error", err)
+			if err := setAside(cfg); err != nil {
+				return nil, err
+			}
+		case errors.As(err, &place) && !cfg.hands.reserved:
+			cfg.hands.reserved = true
+			cfg.listener = nil // it is closed; the address stays
+		default:
 			return nil, err
 		}
-		n, err = openMember(ctx, cfg)
 	}
-	return n, err
 }
 
 func openMember(ctx context.Context, cfg config) (_ *Node, err error) {
@@ -68,7 +77,7 @@ func openMember(ctx context.Context, cfg config) (_ *Node, err error) {
 			return nil, err
 		}
 	}
-	if cfg.peers != nil {
+	if cfg.together() {
 		if err := n.listen(id, peers); err != nil {
 			return nil, err
 		}
@@ -81,14 +90,15 @@ func openMember(ctx context.Context, cfg config) (_ *Node, err error) {
 	if err := n.openStore(id); err != nil {
 		return nil, err
 	}
-	loops := append(n.duties(), n.replica.Run, n.tendDisk, n.announce, n.settle, n.followSettings(id))
+	loops := append(n.duties(), n.replica.Run, n.tendDisk, n.announce, n.settle, n.followSettings)
 	if n.transport != nil {
-		if err := n.tellOfCluster(id, peers); err != nil {
+		watch, err := n.tellOfCluster(id, peers)
+		if err != nil {
 			return nil, err
 		}
 		n.meet(others)
 		peers.serve(n)
-		loops = append(loops, n.tendPeers, n.introduce(id), n.endWhenRemoved)
+		loops = append(loops, watch, n.tendPeers, n.introduce(id), n.endWhenRemoved)
 	}
 	n.start(loops...)
 	return n, nil
@@ -103,8 +113,12 @@ func (n *Node) tellStart(id memberfile.File) {
 		}
 	}
 	slices.Sort(others)
-	what := "member starts"
+	what, size := "member starts", n.cfg.group.size
 	switch {
+	case id.Cluster == 0 && size > 1:
+		what = fmt.Sprintf("member starts and looks for its cluster, or %d others to found one", size-1)
+	case id.Cluster == 0 && size == 1:
+		what = "member starts and looks for its cluster, or founds one"
 	case id.Cluster == 0 && n.cfg.rejoin:
 		what = "member starts and asks the others to let it join"
 	case id.Cluster == 0 && len(others) > 0:
@@ -113,6 +127,9 @@ func (n *Node) tellStart(id memberfile.File) {
 		what = "member starts as a cluster of its own"
 	}
 	args := []any{"name", n.cfg.name, "id", kv.MemberID(id.ID), "dir", n.cfg.dir}
+	if size > 0 {
+		args = append(args, "group", n.cfg.group.name)
+	}
 	if id.Cluster != 0 {
 		args = append(args, "cluster", kv.ClusterID(id.Cluster))
 	}
@@ -159,13 +176,14 @@ func refusedDir(what string, err error) error {
 // openStore opens log, snapshots, machine and replica of a founded member.
 func (n *Node) openStore(id memberfile.File) error {
 	files, dir := n.cfg.fs, n.cfg.dir
+	n.disk.identity.file = id
 	snaps, err := snap.Open(files, filepath.Join(dir, "snap"), snap.Options{})
 	if err != nil {
 		return fmt.Errorf("open snapshots: %w", err)
 	}
 	log, err := wal.Open(files, filepath.Join(dir, "wal"), wal.Options{})
 	if err != nil {
-		return damaged(fmt.Errorf("open log: %w", err), n.cfg.peers != nil)
+		return damaged(fmt.Errorf("open log: %w", err), n.cfg.together())
 	}
 	n.onClose("log", log.Close)
 	n.disk.log, n.disk.snaps = &diskLog{Log: log}, snaps
@@ -185,7 +203,7 @@ func (n *Node) openStore(id memberfile.File) error {
 	}
 	n.id = kv.MemberID(id.ID)
 	if n.replica, err = replica.New(cfg); err != nil {
-		return damaged(fmt.Errorf("start from disk: %w", err), n.cfg.peers != nil)
+		return damaged(fmt.Errorf("start from disk: %w", err), n.cfg.together())
 	}
 	if got := n.machine.Cluster(); got != 0 && uint64(got) != id.Cluster {
 		return kv.Errorf(kv.DataLoss, "snapshots in the data directory are of cluster %v, its member.json is of %x; one of them was copied from elsewhere", got, id.Cluster)
@@ -224,12 +242,9 @@ func (n *Node) newTransport(id memberfile.File, l net.Listener, h *peerHandler) 
 
 // listen starts the transport, which founding needs already.
 func (n *Node) listen(id memberfile.File, h *peerHandler) error {
-	l := n.cfg.listener
-	if l == nil {
-		var err error
-		if l, err = net.Listen("tcp", n.cfg.peerAddr); err != nil {
-			return fmt.Errorf("listen for members: %w; give this member an address of this machine that no other process uses", err)
-		}
+	l, err := n.peerListener()
+	if err != nil {
+		return err
 	}
 	n.transport = n.newTransport(id, n.cfg.peerTLS.listen(l), h)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -243,5 +258,24 @@ func (n *Node) listen(id memberfile.File, h *peerHandler) error {
 		}
 		return nil
 	})
+	if n.cfg.group.name != "" {
+		return n.gather(id, l.Addr(), h)
+	}
 	return nil
+}
+
+// peerListener listens for other members, once.
+func (n *Node) peerListener() (_ net.Listener, err error) {
+	if n.cfg.listener == nil {
+		if n.cfg.group.name != "" {
+			n.cfg.listener, err = n.cfg.group.open()
+		} else {
+			n.cfg.listener, err = net.Listen("tcp", n.cfg.peerAddr)
+		}
+	}
+	if err != nil {
+		n.cfg.listener = nil
+		return nil, fmt.Errorf("listen for members: %w; give this member an address of this machine that no other process uses", err)
+	}
+	return n.cfg.listener, nil
 }

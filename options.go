@@ -28,12 +28,15 @@ type config struct {
 	snapshot    int64
 	rejoin      bool
 	hands       hands
+	group       group
 	peerTLS     peerTLS
 	logger      *slog.Logger
 	fs          vfs.FS
 }
 
-// Name names the member for people and among [Peers]; the default is "n1".
+// Name names the member for people and among [Peers]; the default is "n1". A
+// member of a [Cluster] has the host's name by default, with the port where that
+// is not 2380, and keeps it.
 func Name(name string) Option { return func(c *config) { c.name = name } }
 
 // Peers makes the member one of a cluster whose founding members are known:
@@ -83,7 +86,7 @@ func (c *config) check() error {
 	if c.dir == "" {
 		return kv.Errorf(kv.InvalidArgument, "the data directory is empty; name one")
 	}
-	if c.name == "" {
+	if c.name == "" && c.group.name == "" {
 		c.name = "n1"
 	}
 	if c.heartbeat == 0 {
@@ -108,8 +111,19 @@ func (c *config) check() error {
 	if c.fs == nil {
 		c.fs = vfs.OS()
 	}
+	if err := c.group.check(c); err != nil {
+		return err
+	}
+	return c.checkPeers()
+}
+
+// together tells whether the member is one of several, or may become one.
+func (c *config) together() bool { return c.peers != nil || c.group.name != "" }
+
+// checkPeers tells what is wrong with a list of peers.
+func (c *config) checkPeers() error {
 	if c.peers == nil {
-		if c.rejoin {
+		if c.rejoin && c.group.name == "" {
 			return kv.Errorf(kv.InvalidArgument, "a member without peers has nobody to rejoin; restore a backup with 'concord backup restore'")
 		}
 		return nil

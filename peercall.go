@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/concord-kv/concord/internal/machine"
@@ -18,6 +19,7 @@ import (
 const (
 	callFounding = 'f' // a founding.Status
 	callRequest  = 'r' // a peerRequest
+	callWho      = 'w' // nothing; the answer is a discovery.Announcement
 )
 
 // peerRequest asks a member for one thing.
@@ -164,14 +166,34 @@ func (n *Node) peerAddr(m kv.Member) string {
 	return ""
 }
 
-// peerAddrs are where to reach a member: as this member was told, and as the
-// member list has it.
+// peerAddrs are where to reach a member: as this member was told, as that one
+// says of itself, and as the member list has it.
 func (n *Node) peerAddrs(m kv.Member) []string {
-	told := n.cfg.peers[m.Name]
-	if told == "" || n.cfg.hands.byHand {
+	if n.cfg.hands.byHand {
 		return m.PeerAddrs
 	}
-	return append([]string{told}, m.PeerAddrs...)
+	addrs := slices.Clone(n.circle.addrs(m.ID))
+	if told := n.cfg.peers[m.Name]; told != "" {
+		addrs = append(addrs, told)
+	}
+	for _, addr := range m.PeerAddrs {
+		if !slices.Contains(addrs, addr) {
+			addrs = append(addrs, addr)
+		}
+	}
+	return addrs
+}
+
+// others are the addresses at which to ask whoever is there: those of the list,
+// or of all that were heard of.
+func (n *Node) others() []string {
+	addrs := n.circle.others()
+	for name, addr := range n.cfg.peers {
+		if name != n.cfg.name {
+			addrs = append(addrs, addr)
+		}
+	}
+	return addrs
 }
 
 // change makes changes of membership, all at once or none, on whoever leads.

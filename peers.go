@@ -16,6 +16,7 @@ import (
 // start, and messages once there is a replica.
 type peerHandler struct {
 	founder atomic.Pointer[founding.Founder]
+	circle  atomic.Pointer[circle]
 	replica atomic.Pointer[replica.Replica]
 	node    atomic.Pointer[Node]
 }
@@ -52,6 +53,8 @@ func (h *peerHandler) ReceiveCall(_ string, payload []byte) ([]byte, error) {
 		return nil, errEmptyCall
 	}
 	switch f, n := h.founder.Load(), h.node.Load(); {
+	case payload[0] == callWho:
+		return h.circle.Load().answer()
 	case payload[0] == callFounding && f != nil:
 		return f.Answer(payload[1:])
 	case payload[0] == callRequest && n != nil:
@@ -72,22 +75,31 @@ func (h *peerHandler) PeerDown(id uint64) {
 	}
 }
 
+// learn tells founding where to ask.
+func (h *peerHandler) learn(addrs ...string) {
+	if f := h.founder.Load(); f != nil {
+		f.Learn(addrs...)
+	}
+}
+
 // tendPeers keeps the transport's peers those of the member list.
 func (n *Node) tendPeers(ctx context.Context) error {
 	for {
-		changed := n.machine.Reconfigured()
+		changed, news := n.machine.Reconfigured(), n.circle.news()
 		n.connect()
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-changed:
+		case <-news:
 		}
 	}
 }
 
 // connect tells the transport whom to reach where: the member list says who,
-// and where it knows; this member's own list of peers goes before it, because
-// addresses may have changed while all were down.
+// and where it knows; this member's own list of peers, and what others say of
+// themselves, goes before it, because addresses may have changed while all were
+// down.
 func (n *Node) connect() {
 	for _, m := range n.machine.Members() {
 		if m.ID == n.id {

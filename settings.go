@@ -45,37 +45,34 @@ func (n *Node) SetSettings(ctx context.Context, s Settings) error {
 
 // followSettings has the replica do what the settings say, for as long as the
 // member runs.
-func (n *Node) followSettings(id memberfile.File) func(context.Context) error {
-	return func(ctx context.Context) error {
-		leases := id.ReadLease
-		for {
-			changed := n.machine.Reconfigured()
-			if on := n.machine.Settings().LeaderReads; on != leases {
-				// A member must not forget across a restart that it may have
-				// promised not to vote: the file is written before leases are
-				// switched on, and after they are switched off.
-				if !on {
-					n.replica.SetReadLease(false)
-					select { // a promise may still run
-					case <-ctx.Done():
-						return nil
-					case <-time.After(n.cfg.election):
-					}
+func (n *Node) followSettings(ctx context.Context) error {
+	leases := n.recall().ReadLease
+	for {
+		changed := n.machine.Reconfigured()
+		if on := n.machine.Settings().LeaderReads; on != leases {
+			// A member must not forget across a restart that it may have
+			// promised not to vote: the file is written before leases are
+			// switched on, and after they are switched off.
+			if !on {
+				n.replica.SetReadLease(false)
+				select { // a promise may still run
+				case <-ctx.Done():
+					return nil
+				case <-time.After(n.cfg.election):
 				}
-				id.ReadLease = on
-				if err := memberfile.Save(n.cfg.fs, n.cfg.dir, id); err != nil {
-					return fmt.Errorf("remember that leases are switched: %w", err)
-				}
-				if on {
-					n.replica.SetReadLease(true)
-				}
-				leases = on
 			}
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-changed:
+			if err := n.remember(func(f *memberfile.File) { f.ReadLease = on }); err != nil {
+				return fmt.Errorf("remember that leases are switched: %w", err)
 			}
+			if on {
+				n.replica.SetReadLease(true)
+			}
+			leases = on
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
 		}
 	}
 }

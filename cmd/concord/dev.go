@@ -153,7 +153,7 @@ func (c *devCluster) runMember(ctx context.Context, i int, ready func()) error {
 		})
 	}
 	group.Go(func() error {
-		return serveNode(ctx, node, server.Config{Listeners: []net.Listener{c.clients[i]}, Logger: c.log})
+		return serveCluster(ctx, node, node, server.Config{Listeners: []net.Listener{c.clients[i]}, Logger: c.log})
 	})
 	return group.Wait()
 }

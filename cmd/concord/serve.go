@@ -25,22 +25,28 @@ import (
 
 // serveSettings are the settings of one member; see addSettingFlags.
 type serveSettings struct {
-	Env             string        `set:"env" usage:"dev (data below ./data, loopback) or prod (data below /var/lib/concord)"`
-	Name            string        `set:"name" usage:"this member's name among --peers"`
-	DataDir         string        `set:"data-dir" usage:"directory of this member alone (default ./data/dev/NAME or /var/lib/concord/NAME)"`
-	ClientAddr      string        `set:"client-addr" usage:"address that clients connect to"`
-	PeerAddr        string        `set:"peer-addr" usage:"address to listen on for other members (default: the one of this member in --peers, which is where they connect)"`
-	Peers           []string      `set:"peers" usage:"all founding members as NAME=HOST:PORT, this one too; none means a single member"`
-	Insecure        bool          `set:"insecure" usage:"listen on other addresses than loopback without authentication"`
-	Rejoin          bool          `set:"rejoin" usage:"set a damaged data directory aside and join again as a new member"`
-	Heartbeat       time.Duration `set:"heartbeat-interval" usage:"how often a leader is heard"`
-	ElectionTimeout time.Duration `set:"election-timeout" usage:"silence after which a member campaigns"`
-	MaxRequestBytes byteSize      `set:"max-request-bytes" usage:"keys and values of one request, as 67108864 or 64MiB"`
-	MaxKeyBytes     byteSize      `set:"max-key-bytes" usage:"longest key, at most 64KiB"`
-	MaxTxnOps       int           `set:"max-txn-ops" usage:"comparisons, and operations a branch, of one transaction"`
-	AuthToken       string        `set:"auth-token" usage:"what a login gives: simple, or jwt,sign-method=M,pub-key=FILE,priv-key=FILE,ttl=D; the same on all members"`
+	Env             string   `set:"env" usage:"dev (data below ./data, loopback) or prod (data below /var/lib/concord)"`
+	Name            string   `set:"name" usage:"this member's name (default n1, in a --cluster the host's)"`
+	DataDir         string   `set:"data-dir" usage:"directory of this member alone (default ./data/dev/NAME or /var/lib/concord/NAME)"`
+	ClientAddr      string   `set:"client-addr" usage:"address that clients connect to (default 127.0.0.1:2379)"`
+	PeerAddr        string   `set:"peer-addr" usage:"address to listen on for other members (default: the one of this member in --peers, which is where they connect; in a --cluster :2380)"`
+	Peers           []string `set:"peers" usage:"all founding members as NAME=HOST:PORT, this one too; none means a single member"`
+	Insecure        bool     `set:"insecure" usage:"listen on other addresses than loopback without authentication"`
+	Rejoin          bool     `set:"rejoin" usage:"set a damaged data directory aside and join again as a new member"`
+	Timing          timingSettings
+	MaxRequestBytes byteSize `set:"max-request-bytes" usage:"keys and values of one request, as 67108864 or 64MiB"`
+	MaxKeyBytes     byteSize `set:"max-key-bytes" usage:"longest key, at most 64KiB"`
+	MaxTxnOps       int      `set:"max-txn-ops" usage:"comparisons, and operations a branch, of one transaction"`
+	AuthToken       string   `set:"auth-token" usage:"what a login gives: simple, or jwt,sign-method=M,pub-key=FILE,priv-key=FILE,ttl=D; the same on all members"`
+	Cluster         clusterSettings
 	Log             logSettings
 	TLS             tlsSettings
+}
+
+// timingSettings are the same on all members.
+type timingSettings struct {
+	Heartbeat       time.Duration `set:"heartbeat-interval" usage:"how often a leader is heard"`
+	ElectionTimeout time.Duration `set:"election-timeout" usage:"silence after which a member campaigns"`
 }
 
 // logSettings are the settings of a member about its log.
@@ -51,8 +57,8 @@ type logSettings struct {
 
 func defaultServeSettings() serveSettings {
 	return serveSettings{
-		Env: "dev", Name: "n1", ClientAddr: "127.0.0.1:2379",
-		Heartbeat: 100 * time.Millisecond, ElectionTimeout: time.Second,
+		Env:             "dev",
+		Timing:          timingSettings{Heartbeat: 100 * time.Millisecond, ElectionTimeout: time.Second},
 		MaxRequestBytes: 64 << 20, MaxKeyBytes: 1024, MaxTxnOps: 10_000, AuthToken: "simple",
 		Log: logSettings{Format: "text"},
 	}
@@ -63,11 +69,14 @@ func newServeCommand(g *globals) *cobra.Command {
 	var config string
 	cmd := &cobra.Command{
 		Use: "serve", Short: "Run one member",
-		Long: "Run one member of a cluster, or a single one without --peers.\n\n" +
+		Long: "Run one member: of the cluster of that name with --cluster, where the others are\n" +
+			"found on the local network and by --join; of a listed one with --peers; else a\n" +
+			"single one. Say the same at every start.\n\n" +
 			"Every flag can be set in the file of --config (YAML, the flag's name as key)\n" +
 			"and in the environment (CONCORD_ and the name in capitals); a flag wins over\n" +
 			"the environment, and that over the file.",
 		Example: "  concord serve --data-dir data\n" +
+			"  concord serve --cluster demo --secret-file secret --data-dir data\n" +
 			"  concord serve --name n1 --data-dir d1 --client-addr 127.0.0.1:2379 \\\n" +
 			"    --peers n1=127.0.0.1:2380,n2=127.0.0.1:2480,n3=127.0.0.1:2580",
 		Args: cobra.NoArgs,
@@ -91,37 +100,49 @@ func runServe(ctx context.Context, g *globals, s serveSettings) error {
 	if err != nil {
 		return err
 	}
-	opts, err := s.nodeOptions(log)
-	if err != nil {
-		return err
-	}
 	secure, err := s.TLS.server(log)
 	if err != nil {
 		return err
 	}
-	clients, err := net.Listen("tcp", s.ClientAddr)
-	if err != nil {
-		return fmt.Errorf("--client-addr: %w", err)
-	}
-	opts = append(opts, concord.ClientAddrs(clients.Addr().String()))
-	node, err := concord.Open(ctx, s.DataDir, opts...)
-	if err != nil {
-		err = errors.Join(err, clients.Close())
-		if ctx.Err() != nil && errors.Is(err, context.Canceled) {
-			return nil // interrupted while it waited for the others
+	for {
+		opts, err := s.nodeOptions(log)
+		if err != nil {
+			return err
 		}
-		return err
+		clients, err := net.Listen("tcp", s.ClientAddr)
+		if err != nil {
+			return fmt.Errorf("--client-addr: %w", err)
+		}
+		node, err := concord.Open(ctx, s.DataDir, append(opts, concord.ClientAddrs(clients.Addr().String()))...)
+		if err != nil {
+			err = errors.Join(err, clients.Close())
+			if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+				return nil // interrupted while it waited for the others
+			}
+			return err
+		}
+		fmt.Fprintf(g.std.err, "member %s serves clients at %s, data in %s\n", node.Name(), clients.Addr(), s.DataDir)
+		cfg := server.Config{
+			Listeners: []net.Listener{clients}, TLS: secure, Logger: log, Limits: s.limits(),
+			Auth: server.AuthConfig{Token: s.AuthToken},
+		}
+		served, err := serveNode(ctx, node, cfg)
+		if s.Cluster.Name == "" || served || !errors.Is(err, concord.ErrRemoved) {
+			return err
+		}
+		log.Warn("the cluster has removed this member while it was away; it joins as a new one", "error", err)
 	}
-	fmt.Fprintf(g.std.err, "member %s serves clients at %s, data in %s\n", s.Name, clients.Addr(), s.DataDir)
-	return serveNode(ctx, node, server.Config{
-		Listeners: []net.Listener{clients}, TLS: secure, Logger: log, Limits: s.limits(),
-		Auth: server.AuthConfig{Token: s.AuthToken},
-	})
 }
 
-// serveNode serves node until ctx ends or it fails, then closes it.
-func serveNode(ctx context.Context, node *concord.Node, cfg server.Config) error {
-	return serveCluster(ctx, node, node, cfg)
+// serveNode serves node until ctx ends or it fails, then closes it. It reports
+// whether the node has ever been ready.
+func serveNode(ctx context.Context, node *concord.Node, cfg server.Config) (served bool, err error) {
+	waiting := make(chan bool, 1)
+	waitCtx, stop := context.WithCancel(ctx)
+	go func() { waiting <- node.Ready(waitCtx) == nil }()
+	err = serveCluster(ctx, node, node, cfg)
+	stop()
+	return <-waiting, err
 }
 
 // serveCluster is serveNode with another view of its cluster.
@@ -163,19 +184,29 @@ func catchUp(ctx context.Context, node *concord.Node) {
 // check tells what is wrong with the settings, and fills those that depend on
 // others.
 func (s *serveSettings) check() error {
-	if err := checkName(s.Name); err != nil {
-		return err
+	if s.Name == "" && s.Cluster.Name == "" {
+		s.Name = "n1"
 	}
+	if s.Name != "" {
+		if err := checkName(s.Name); err != nil {
+			return err
+		}
+	}
+	base := filepath.Join("data", "dev")
 	switch s.Env {
 	case "dev":
-		s.DataDir = cmp.Or(s.DataDir, filepath.Join("data", "dev", s.Name))
 		s.Log.Level = cmp.Or(s.Log.Level, "debug")
 	case "prod":
-		s.DataDir = cmp.Or(s.DataDir, filepath.Join("/var/lib/concord", s.Name))
+		base = "/var/lib/concord"
 		s.Log.Level = cmp.Or(s.Log.Level, "info")
 	default:
 		return usagef("--env %q is unknown; use dev or prod", s.Env)
 	}
+	if err := s.Cluster.check(s); err != nil {
+		return err
+	}
+	s.DataDir = cmp.Or(s.DataDir, filepath.Join(base, s.Cluster.Name, s.Name))
+	s.ClientAddr = cmp.Or(s.ClientAddr, "127.0.0.1:2379")
 	if s.Env == "prod" && s.Insecure {
 		return usagef("--env prod is never --insecure, and this release has no authentication; listen on loopback, or use --env dev where the network is trusted")
 	}
@@ -196,12 +227,15 @@ func (s *serveSettings) checkAddrs() error {
 	if err := s.checkAddr("--client-addr", s.ClientAddr); err != nil {
 		return err
 	}
-	if err := s.TLS.check(len(s.Peers) > 0); err != nil {
+	if err := s.TLS.check(len(s.Peers) > 0 || s.Cluster.Name != ""); err != nil {
 		return err
+	}
+	if s.Cluster.Name != "" {
+		return nil
 	}
 	if len(s.Peers) == 0 {
 		if s.PeerAddr != "" {
-			return usagef("--peer-addr is of no use without --peers; name all members there")
+			return usagef("--peer-addr is of no use without --cluster or --peers; name the cluster, or all members")
 		}
 		return nil
 	}
@@ -243,7 +277,7 @@ func (s *serveSettings) limits() kv.Limits {
 func (s *serveSettings) nodeOptions(log *slog.Logger) ([]concord.Option, error) {
 	opts := []concord.Option{
 		concord.Name(s.Name), concord.Logger(log), concord.Limits(s.limits()),
-		concord.Timing(s.Heartbeat, s.ElectionTimeout),
+		concord.Timing(s.Timing.Heartbeat, s.Timing.ElectionTimeout),
 	}
 	if s.Rejoin {
 		opts = append(opts, concord.Rejoin())
@@ -252,7 +286,7 @@ func (s *serveSettings) nodeOptions(log *slog.Logger) ([]concord.Option, error) 
 	if err != nil {
 		return nil, err
 	}
-	opts = append(opts, peers...)
+	opts = append(append(opts, peers...), s.Cluster.options(s)...)
 	if len(s.Peers) == 0 {
 		return opts, nil
 	}

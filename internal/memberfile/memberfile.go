@@ -35,6 +35,12 @@ type File struct {
 	Name string `json:"name"`
 	// Cluster is 0 until the member belongs to one.
 	Cluster uint64 `json:"cluster,string"`
+	// Group is the name of the cluster that the member found by itself; empty
+	// when it was told its peers.
+	Group string `json:"group,omitempty"`
+	// Left tells that the member is none any more: it left, or was removed.
+	// Its directory is of use to people only.
+	Left bool `json:"left,omitempty"`
 	// Incarnation counts the starts of the member. One that falls shows that
 	// the directory is an older copy.
 	Incarnation uint64 `json:"incarnation"`
