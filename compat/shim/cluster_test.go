@@ -7,6 +7,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/concord-kv/concord/compat/authority"
 )
 
 // cluster is members that know each other from their command lines.
@@ -14,7 +16,7 @@ type cluster struct {
 	t       *testing.T
 	p       programs
 	scheme  string
-	keys    *pki // nil without TLS
+	keys    *authority.Authority // nil without TLS
 	members []*member
 }
 
@@ -22,13 +24,8 @@ func (c *cluster) add(name string) *member {
 	c.t.Helper()
 	m := newMember(c.t, c.p, name, c.scheme, c.scheme)
 	if k := c.keys; k != nil {
-		m.args = []string{
-			"--cert-file", k.path("server.pem"), "--key-file", k.path("server.key"),
-			"--trusted-ca-file", k.path("ca.pem"), "--client-cert-auth",
-			"--peer-cert-file", k.path("peer.pem"), "--peer-key-file", k.path("peer.key"),
-			"--peer-trusted-ca-file", k.path("ca.pem"), "--peer-client-cert-auth=true",
-			"--peer-cert-allowed-cn", "peer", "--cipher-suites", "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,TLS_RSA_WITH_AES_128_CBC_SHA",
-		}
+		m.args = append(k.Flags(), "--peer-cert-allowed-cn", "peer",
+			"--cipher-suites", "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,TLS_RSA_WITH_AES_128_CBC_SHA")
 	}
 	c.members = append(c.members, m)
 	return m
@@ -50,14 +47,14 @@ func (c *cluster) ctl(members ...*member) ctl {
 	}
 	flags := []string{"--endpoints", strings.Join(endpoints, ",")}
 	if k := c.keys; k != nil {
-		flags = append(flags, "--cacert", k.path("ca.pem"), "--cert", k.path("client.pem"), "--key", k.path("client.key"))
+		flags = append(flags, "--cacert", k.Path(authority.CA), "--cert", k.Path("client"), "--key", k.Key("client"))
 	}
 	return ctl{c.t, c.p.etcdctl, flags}
 }
 
 // testCluster founds a cluster from three command lines, restarts it, lets it
 // grow, and goes on with one member when the others are lost.
-func testCluster(t *testing.T, p programs, scheme string, keys *pki) {
+func testCluster(t *testing.T, p programs, scheme string, keys *authority.Authority) {
 	c := &cluster{t: t, p: p, scheme: scheme, keys: keys}
 	a, b, d := c.add("a"), c.add("b"), c.add("d")
 	founders := c.initial()
@@ -100,7 +97,7 @@ func (c *cluster) refuseStrangers(m *member) {
 	c.t.Helper()
 	quick := []string{"--command-timeout=3s", "--endpoints"}
 	for name, flags := range map[string][]string{
-		"no certificate": append(quick, m.client, "--cacert", c.keys.path("ca.pem")),
+		"no certificate": append(quick, m.client, "--cacert", c.keys.Path(authority.CA)),
 		"no TLS":         append(quick, strings.Replace(m.client, "https", "http", 1)),
 	} {
 		if out, err := (ctl{c.t, c.p.etcdctl, flags}).try("get", "a"); err == nil {
@@ -112,12 +109,12 @@ func (c *cluster) refuseStrangers(m *member) {
 // replaceCertificate: new files count without a restart.
 func (c *cluster) replaceCertificate(m *member) {
 	c.t.Helper()
-	before, err := os.ReadFile(c.keys.path("server.pem"))
+	before, err := os.ReadFile(c.keys.Path("server"))
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	c.keys.issue("server")
-	if after, err := os.ReadFile(c.keys.path("server.pem")); err != nil || string(after) == string(before) {
+	c.keys.Issue("server")
+	if after, err := os.ReadFile(c.keys.Path("server")); err != nil || string(after) == string(before) {
 		c.t.Fatal("the certificate is the same", err)
 	}
 	c.ctl(m).want("OK", "put", "new-certificate", "x")

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/concord-kv/concord/compat/authority"
 )
 
 func TestShim(t *testing.T) {
@@ -24,11 +26,7 @@ func TestShim(t *testing.T) {
 	t.Run("auto tls", func(t *testing.T) { testAutoTLS(t, p) })
 	t.Run("plain cluster", func(t *testing.T) { testCluster(t, p, "http", nil) })
 	t.Run("tls cluster", func(t *testing.T) {
-		keys := newPKI(t)
-		keys.issue("server")
-		keys.issue("peer")
-		keys.issue("client")
-		testCluster(t, p, "https", keys)
+		testCluster(t, p, "https", authority.New(t, "server", "peer", "client"))
 	})
 }
 
