@@ -69,9 +69,17 @@ bench-restart: build ## KEYS (1000000): how soon a member serves after kill -9, 
 
 NETWORK ?= -members 1 -clients 1,100,1000 -ops put,get -rounds 5
 
-.PHONY: bench-network
+.PHONY: bench-network bench-watchers bench-leases
 bench-network: build ## servers beside etcd's, with etcd's Go client (downloads etcd)
 	go -C bench run ./network -concord "$(CURDIR)/bin/concord" $(NETWORK)
+
+bench-watchers: NETWORK = -rounds 5
+bench-watchers: build ## puts beside 100,000 watchers, of keys and of ranges, and beside some that never read
+	go -C bench run ./network -concord "$(CURDIR)/bin/concord" -ops watchers -clients 100 $(NETWORK)
+
+bench-leases: NETWORK = -rounds 5
+bench-leases: build ## puts beside 100,000 leases that are kept alive; with -members 3 the leader is killed meanwhile
+	go -C bench run ./network -concord "$(CURDIR)/bin/concord" -ops leases -clients 100 $(NETWORK)
 
 .PHONY: compat-kubernetes compat-npm compat-python compat-coredns compat-patroni compat compat-differential compat-etcdctl compat-clientv3 compat-migrate compat-shim compat-gateway
 

@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/concord-kv/concord/internal/machine"
 	"github.com/concord-kv/concord/internal/mvcc"
 	"github.com/concord-kv/concord/kv"
 )
@@ -43,8 +42,6 @@ func (n *Node) Watch(ctx context.Context, w kv.WatchRequest) iter.Seq2[kv.WatchB
 			yield(kv.WatchBatch{}, err)
 			return
 		}
-		n.watches.add(c)
-		defer n.watches.remove(c)
 		if err := c.run(ctx); err != nil {
 			yield(kv.WatchBatch{}, err)
 		}
@@ -66,8 +63,8 @@ type cursor struct {
 	// seen is the last revision up to which all was yielded; it is never ahead
 	// of the store.
 	seen kv.Revision
-	// reading is the oldest revision that is still to be read; 0 while nothing
-	// is. The compactor reads it.
+	// reading is the oldest revision that is still to be read, while c is in
+	// node.watches. The compactor reads it.
 	reading atomic.Int64
 	// revs is the buffer for wake-ups, batches the one for what was read.
 	revs    []kv.Revision
@@ -75,36 +72,39 @@ type cursor struct {
 }
 
 // run yields until ctx ends, the consumer stops (nil) or an error ends the
-// watch.
+// watch. There may be a hundred thousand that stand in follow: frames below it
+// that are small let the runtime keep their stacks at 4 KiB.
 func (c *cursor) run(ctx context.Context) error {
-	view := c.register()
+	rev, more, err := c.begin()
 	defer func() { c.watcher.Close() }()
-	rev, compacted := view.Header().Revision, view.CompactRevision()
-	view.Close()
+	for more && err == nil {
+		if more, err = c.read(c.next, rev); !more || err != nil {
+			break
+		}
+		if err = c.follow(ctx); err != errReplaced {
+			break
+		}
+		// Read on from the new state's history.
+		c.watcher.Close()
+		rev, _ = c.register()
+		err = nil
+	}
+	return err
+}
+
+// begin registers and yields where the watch starts. It returns the revision up
+// to which history is to be read, and whether the consumer wants it.
+func (c *cursor) begin() (rev kv.Revision, more bool, err error) {
+	rev, compacted := c.register()
 	c.next = c.req.Start
 	if c.next == 0 {
 		c.next = rev + 1
 	}
 	if c.next < compacted || c.next < 0 {
-		return &kv.CompactedError{Compacted: compacted}
+		return 0, false, &kv.CompactedError{Compacted: compacted}
 	}
 	c.seen = min(rev, c.next-1)
-	if !c.yield(kv.WatchBatch{Revision: c.seen}, nil) {
-		return nil
-	}
-	for {
-		if more, err := c.read(c.next, rev); !more || err != nil {
-			return err
-		}
-		if err := c.follow(ctx); err != errReplaced {
-			return err
-		}
-		// Read on from the new state's history.
-		c.watcher.Close()
-		view := c.register()
-		rev = view.Header().Revision
-		view.Close()
-	}
+	return rev, c.yield(kv.WatchBatch{Revision: c.seen}, nil), nil
 }
 
 // enter returns nil when the caller may begin to watch.
@@ -133,10 +133,13 @@ func (c *cursor) rights() <-chan struct{} {
 	return c.node.machine.AccessChanged()
 }
 
-// register makes the watcher; the view has all changes that will not wake it.
-func (c *cursor) register() machine.View {
+// register makes the watcher, and returns the revision up to which changes may
+// not wake it, and the oldest that can be read.
+func (c *cursor) register() (rev, compacted kv.Revision) {
 	c.watcher, c.replaced = c.node.machine.Watch(c.req.Key, c.req.End)
-	return c.node.machine.View()
+	view := c.node.machine.View()
+	defer view.Close()
+	return view.Header().Revision, view.CompactRevision()
 }
 
 // errReplaced ends follow when a snapshot was installed.
@@ -218,7 +221,12 @@ func (c *cursor) drain() (more bool, err error) {
 // read yields the changes at from..to, in chunks, and moves the cursor behind
 // them. It reports whether the consumer wants more.
 func (c *cursor) read(from, to kv.Revision) (more bool, err error) {
-	defer c.reading.Store(0)
+	if from > to {
+		return true, nil
+	}
+	c.reading.Store(int64(from))
+	c.node.watches.add(c)
+	defer c.node.watches.remove(c)
 	for from <= to {
 		c.reading.Store(int64(from))
 		reached, err := c.readChunk(from, to)
@@ -265,7 +273,7 @@ func (c *cursor) readChunk(from, to kv.Revision) (reached kv.Revision, err error
 	return reached, nil
 }
 
-// watches are the watches under way.
+// watches are those that have something to read: few, of however many there are.
 type watches struct {
 	mu  sync.Mutex
 	all map[*cursor]struct{}
@@ -286,13 +294,12 @@ func (w *watches) remove(c *cursor) {
 	delete(w.all, c)
 }
 
-// oldest is the oldest revision that a watch has still to read, 0 when none
-// has.
+// oldest is the oldest revision that a watch has still to read, 0 when none has.
 func (w *watches) oldest() (rev kv.Revision) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for c := range w.all {
-		if r := kv.Revision(c.reading.Load()); r != 0 && (rev == 0 || r < rev) {
+		if r := kv.Revision(c.reading.Load()); rev == 0 || r < rev {
 			rev = r
 		}
 	}

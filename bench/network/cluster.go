@@ -27,6 +27,8 @@ import (
 // cluster is the processes of one store, and connections to them.
 type cluster struct {
 	name      string
+	program   string
+	args      [][]string // of each member
 	processes []*exec.Cmd
 	endpoints []string
 	tls       *tls.Config
@@ -37,13 +39,15 @@ type cluster struct {
 const tlsSuffix = "-tls"
 
 // kind is the program of a store.
-func kind(store string) string { return strings.TrimSuffix(store, tlsSuffix) }
+func kind(store string) string {
+	store, _, _ = strings.Cut(store, "+") // a twin, see twin
+	return strings.TrimSuffix(store, tlsSuffix)
+}
 
 // start starts the members and connects to them.
 func (s *settings) start(ctx context.Context, name string) (*cluster, error) {
-	c := &cluster{name: name}
-	program := s.programs[kind(name)]
-	if program == "" {
+	c := &cluster{name: name, program: s.programs[kind(name)]}
+	if c.program == "" {
 		return c, errors.New("no such store, or no program for it")
 	}
 	scheme := "http"
@@ -93,19 +97,66 @@ func (s *settings) start(ctx context.Context, name string) (*cluster, error) {
 		if c.tls != nil {
 			args = append(args, certFlag, cert, keyFlag, key)
 		}
-		p := exec.Command(program, args...)
-		p.Stderr = os.Stderr
-		p.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-		if err := p.Start(); err != nil {
+		c.args = append(c.args, args)
+	}
+	c.processes = make([]*exec.Cmd, s.members)
+	for i := range c.processes {
+		if err := c.launch(i); err != nil {
 			return c, err
 		}
-		c.processes = append(c.processes, p)
 	}
 	return c, c.connect(ctx, slices.Max(s.conns))
 }
 
-// connect makes the connections, the first member first, and waits until the
-// cluster takes a put.
+// twin starts another cluster of the same store, which is to bear more.
+func (s *settings) twin(ctx context.Context, of *cluster, more string) (*cluster, error) {
+	return s.start(ctx, of.name+"+"+more)
+}
+
+// launch starts a member, for the first time or again.
+func (c *cluster) launch(i int) error {
+	p := exec.Command(c.program, c.args[i]...)
+	p.Stderr = os.Stderr
+	p.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	c.processes[i] = p
+	return p.Start()
+}
+
+// kill ends a member with SIGKILL.
+func (c *cluster) kill(i int) error {
+	err := c.processes[i].Process.Kill()
+	_ = c.processes[i].Wait() // it was killed
+	return err
+}
+
+// restart kills all members, starts them and waits until they serve.
+func (c *cluster) restart(ctx context.Context) error {
+	for i := range c.processes {
+		if err := c.kill(i); err != nil {
+			return err
+		}
+	}
+	for i := range c.processes {
+		if err := c.launch(i); err != nil {
+			return err
+		}
+	}
+	return c.ready(ctx)
+}
+
+// leader is the place of the leader among the members, or -1.
+func (c *cluster) leader(ctx context.Context) int {
+	for i, endpoint := range c.endpoints {
+		s, err := c.conns[i].Status(ctx, endpoint)
+		if err == nil && s.Leader == s.Header.MemberId {
+			return i
+		}
+	}
+	return -1
+}
+
+// connect makes the connections, the first to the first member and so on, and
+// waits until the members take a put.
 func (c *cluster) connect(ctx context.Context, conns int) error {
 	for i := range conns {
 		client, err := clientv3.New(clientv3.Config{
@@ -117,6 +168,11 @@ func (c *cluster) connect(ctx context.Context, conns int) error {
 		}
 		c.conns = append(c.conns, client)
 	}
+	return c.ready(ctx)
+}
+
+// ready waits until all members take a put.
+func (c *cluster) ready(ctx context.Context) error {
 	for _, client := range c.conns[:min(len(c.conns), len(c.endpoints))] {
 		ctx, cancel := context.WithTimeout(ctx, time.Minute)
 		defer cancel()
@@ -135,9 +191,10 @@ func (c *cluster) stop() {
 	for _, conn := range c.conns {
 		_ = conn.Close() // the measurement is over
 	}
-	for _, p := range c.processes {
-		_ = p.Process.Kill() // it may be gone
-		_ = p.Wait()
+	for i, p := range c.processes {
+		if p != nil && p.Process != nil {
+			_ = c.kill(i) // it may be gone
+		}
 	}
 }
 
@@ -162,25 +219,38 @@ func (c *cluster) cpu() (total time.Duration, err error) {
 	return total, nil
 }
 
-// memory is a field of the first member's status, as VmRSS or VmHWM, in MiB.
-func (c *cluster) memory(field string) (int, error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.processes[0].Process.Pid))
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(data)) {
-		if rest, ok := strings.CutPrefix(line, field+":"); ok {
-			var kb int
-			_, err := fmt.Sscan(rest, &kb)
-			return kb >> 10, err
+// memory is a field of the members' status, as VmRSS or VmHWM, in MiB, all
+// together.
+func (c *cluster) memory(field string) (total float64, err error) {
+	for _, p := range c.processes {
+		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Process.Pid))
+		if err != nil {
+			return 0, err
 		}
+		kb := 0.0
+		for line := range strings.Lines(string(data)) {
+			if rest, ok := strings.CutPrefix(line, field+":"); ok {
+				if _, err := fmt.Sscan(rest, &kb); err != nil {
+					return 0, err
+				}
+			}
+		}
+		if kb == 0 {
+			return 0, fmt.Errorf("no %s in a process's status", field)
+		}
+		total += kb / 1024
 	}
-	return 0, fmt.Errorf("no %s in a process's status", field)
+	return total, nil
 }
 
-// forgetPeak sets the first member's VmHWM to what it takes now.
+// forgetPeak sets VmHWM to what the members take now.
 func (c *cluster) forgetPeak() error {
-	return os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", c.processes[0].Process.Pid), []byte("5"), 0)
+	for _, p := range c.processes {
+		if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", p.Process.Pid), []byte("5"), 0); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func freeAddr() (string, error) {

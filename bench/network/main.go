@@ -33,6 +33,9 @@ type settings struct {
 	duration       time.Duration
 	tls            bool
 	dir            string
+	// What there is many of, on how many streams of gRPC.
+	watchers, leases, streams int
+	ttl                       time.Duration
 }
 
 func main() {
@@ -42,7 +45,7 @@ func main() {
 	flag.StringVar(&etcd, "etcd", "", "the etcd program; built from its module when empty")
 	flag.StringVar(&baseline, "baseline", "", "another concord program, the store baseline")
 	flag.StringVar(&stores, "stores", "concord,etcd", "which stores, in turn: concord, etcd, baseline, or with TLS for this one: concord-tls; the first is compared with the others")
-	flag.StringVar(&ops, "ops", "put,get", "of "+strings.Join(opNames(), ", ")+", stream")
+	flag.StringVar(&ops, "ops", "put,get", "of "+strings.Join(opNames(), ", ")+", stream, watchers, leases")
 	flag.StringVar(&clients, "clients", "1,100,1000", "concurrent callers, a figure for each")
 	flag.StringVar(&conns, "conns", "100", "connections at most, which callers share, a figure for each")
 	flag.IntVar(&s.members, "members", 1, "members of each cluster")
@@ -50,6 +53,10 @@ func main() {
 	flag.IntVar(&s.value, "value", 256, "bytes a value")
 	flag.IntVar(&s.keys, "keys", 100_000, "keys that are put and read")
 	flag.DurationVar(&s.duration, "duration", 5*time.Second, "length of one measurement")
+	flag.IntVar(&s.watchers, "watchers", 100_000, "watchers, for -ops watchers")
+	flag.IntVar(&s.leases, "leases", 100_000, "leases, for -ops leases")
+	flag.IntVar(&s.streams, "streams", 300, "gRPC streams that watchers or leases share")
+	flag.DurationVar(&s.ttl, "ttl", time.Minute, "TTL of leases; they are renewed three times in it")
 	flag.BoolVar(&s.tls, "tls", false, "speak TLS to the clients of all stores")
 	flag.StringVar(&s.dir, "dir", "", "where data goes (default: a temporary directory); it must be a real disk")
 	flag.Parse()
@@ -105,9 +112,14 @@ func (s *settings) run(ctx context.Context) (err error) {
 	}
 	fmt.Printf("members %d, value %d B, keys %d, %d rounds of %v, alternating\n", s.members, s.value, s.keys, s.rounds, s.duration)
 	for _, op := range s.ops {
-		if op == "stream" {
-			err = s.streams(ctx, clusters)
-		} else {
+		switch op {
+		case "stream":
+			err = s.ranges(ctx, clusters)
+		case "watchers":
+			err = s.watching(ctx, clusters)
+		case "leases":
+			err = s.leasing(ctx, clusters)
+		default:
 			err = s.compare(ctx, clusters, op)
 		}
 		if err != nil {

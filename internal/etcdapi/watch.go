@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"iter"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -158,7 +159,7 @@ func (ws *watchStream) create(r *pb.WatchCreateRequest) error {
 		fragment: r.Fragment, notify: r.ProgressNotify, ext: x,
 		ask: make(chan struct{}, 1), started: make(chan struct{}),
 	}
-	go ws.run(ctx, w, ws.request(r, w))
+	go ws.run(ctx, w, ws.api.store.Watch(ctx, ws.request(r, w)))
 	select {
 	case <-w.started:
 	case <-ws.ctx.Done():
@@ -213,10 +214,10 @@ func (ws *watchStream) admit(w *watch) bool {
 	return true
 }
 
-// run reads the store for w until w is cancelled or fails.
-func (ws *watchStream) run(ctx context.Context, w *watch, req kv.WatchRequest) {
+// run reads batches for w until w is cancelled or fails.
+func (ws *watchStream) run(ctx context.Context, w *watch, batches iter.Seq2[kv.WatchBatch, error]) {
 	defer w.cancel()
-	for batch, err := range ws.api.store.Watch(ctx, req) {
+	for batch, err := range batches {
 		switch {
 		case ctx.Err() != nil: // cancelled by the client, or the stream ends
 			return
