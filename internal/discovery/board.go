@@ -94,6 +94,9 @@ func (b *board) speak() (a Announcement, ok bool) {
 	if a.Stamp = b.self.Stamp; !a.Same(b.self) {
 		a.Stamp++
 		b.self = a
+		for _, other := range b.known { // in any order: each is marked
+			b.compare(a, other.Announcement)
+		}
 	}
 	return a, true
 }
@@ -143,7 +146,6 @@ func (b *board) hear(a Announcement, source, from string, age time.Duration) boo
 			b.conflict(Conflict{Twin, self, a})
 		}
 		b.mu.Unlock()
-		b.wake()
 		return false
 	}
 	old, known := b.known[a.ID]
@@ -206,17 +208,17 @@ func (b *board) forget(now time.Time) {
 
 // compare finds clusters that exclude each other. mu is held.
 func (b *board) compare(self, a Announcement) {
-	if a.ClusterID == 0 {
-		return
+	excludes := func(x Announcement) bool {
+		return x.ClusterID != 0 && a.ClusterID != 0 && x.ClusterID != a.ClusterID
 	}
-	if self.ClusterID != 0 && self.ClusterID != a.ClusterID {
+	if excludes(self) {
 		b.conflict(Conflict{TwoClusters, self, a})
 		return
 	}
-	for _, other := range b.known {
-		if other.ClusterID != 0 && other.ClusterID != a.ClusterID {
-			b.conflict(Conflict{TwoClusters, other.Announcement, a})
-			return
+	for _, id := range slices.Sorted(maps.Keys(b.known)) {
+		if other := b.known[id].Announcement; excludes(other) {
+			b.conflict(Conflict{TwoClusters, other, a})
+			return // one is enough to tell
 		}
 	}
 }
@@ -230,6 +232,7 @@ func (b *board) conflict(c Conflict) {
 	if _, known := b.conflicts[key]; !known && len(b.conflicts) < mostKnown {
 		b.conflicts[key] = c
 		b.fresh.conflicts[key] = true
+		b.wake()
 	}
 }
 
