@@ -81,7 +81,7 @@ bench-leases: NETWORK = -rounds 5
 bench-leases: build ## puts beside 100,000 leases that are kept alive; with -members 3 the leader is killed meanwhile
 	go -C bench run ./network -concord "$(CURDIR)/bin/concord" -ops leases -clients 100 $(NETWORK)
 
-.PHONY: compat-kubernetes compat-npm compat-python compat-coredns compat-patroni compat compat-differential compat-etcdctl compat-clientv3 compat-migrate compat-shim compat-gateway
+.PHONY: compat-kubernetes compat-kube-apiserver compat-npm compat-python compat-coredns compat-patroni compat compat-differential compat-etcdctl compat-clientv3 compat-migrate compat-shim compat-gateway
 
 compat: compat-differential compat-etcdctl compat-clientv3 compat-migrate compat-shim compat-gateway compat-npm compat-coredns ## etcd's clients and answers beside ours (downloads etcd); see docs/COMPATIBILITY.md
 
@@ -119,6 +119,9 @@ compat-python: ## Debian's python3-etcd3 and -etcd3gw likewise (installs them wi
 
 compat-coredns: ## CoreDNS with its etcd plugin likewise (downloads CoreDNS)
 	$(FOREIGN) TestCoreDNS
+
+compat-kube-apiserver: ## kube-apiserver likewise, three on one store, also with TLS (builds it, which takes long the first time)
+	$(FOREIGN) TestKubeAPI
 
 PATRONI_PACKAGES = patroni python3-psycopg2 postgresql procps
 

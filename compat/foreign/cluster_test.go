@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/concord-kv/concord/compat/authority"
 	"github.com/concord-kv/concord/internal/loopback"
 )
 
@@ -24,23 +25,34 @@ const patience = 2 * time.Minute
 
 // cluster is processes that started from etcd's command lines.
 type cluster struct {
-	t       *testing.T
 	server  string // etcd or concord
 	program string
+	keys    *authority.Authority // of server, peer and client; nil without TLS
+	env     []string             // more for checks
+
+	// Set by start.
+	t       *testing.T
 	dir     string
+	http    *http.Client
 	initial []string
 	clients []string // URLs
 	mu      sync.Mutex
 	running []*exec.Cmd
 }
 
-// start starts a cluster that ends with the test.
-func start(t *testing.T, server, program string, members int) *cluster {
+// start starts a cluster that ends with the test, and returns it.
+func (c *cluster) start(t *testing.T, members int) *cluster {
 	t.Helper()
-	c := &cluster{t: t, server: server, program: program, dir: t.TempDir(), running: make([]*exec.Cmd, members)}
+	c.t, c.dir, c.running = t, t.TempDir(), make([]*exec.Cmd, members)
+	scheme, transport := "http://", &http.Transport{}
+	if c.keys != nil {
+		scheme, transport.TLSClientConfig = "https://", c.keys.Client("client")
+	}
+	c.http = &http.Client{Transport: transport}
+	t.Cleanup(c.http.CloseIdleConnections)
 	for i := range members {
-		c.initial = append(c.initial, fmt.Sprintf("m%d=%s", i, reserve(t)))
-		c.clients = append(c.clients, reserve(t))
+		c.initial = append(c.initial, fmt.Sprintf("m%d=%s%s", i, scheme, reserve(t)))
+		c.clients = append(c.clients, scheme+reserve(t))
 	}
 	t.Cleanup(c.stop)
 	for i := range members {
@@ -56,6 +68,7 @@ func start(t *testing.T, server, program string, members int) *cluster {
 	return c
 }
 
+// reserve returns a free address.
 func reserve(t *testing.T) string {
 	t.Helper()
 	addr, release, err := loopback.Reserve()
@@ -63,7 +76,7 @@ func reserve(t *testing.T) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(release)
-	return "http://" + addr
+	return addr
 }
 
 // launch starts a member and does not wait for it.
@@ -78,6 +91,9 @@ func (c *cluster) launch(i int) error {
 		"--listen-client-urls", c.clients[i], "--advertise-client-urls", c.clients[i],
 		"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
 		"--initial-cluster", strings.Join(c.initial, ","), "--unsafe-no-fsync", "--bcrypt-cost=4")
+	if c.keys != nil {
+		cmd.Args = append(cmd.Args, c.keys.Flags()...)
+	}
 	if c.server == "etcd" {
 		cmd.Args = append(cmd.Args[:1], cmd.Args[2:]...)
 	}
@@ -105,7 +121,7 @@ func (c *cluster) ready(ctx context.Context, i int) error {
 		if err != nil {
 			return err
 		}
-		answer, err := http.DefaultClient.Do(req)
+		answer, err := c.http.Do(req)
 		if err != nil {
 			continue
 		}
@@ -137,21 +153,33 @@ func (c *cluster) stop() {
 	}
 }
 
-// control serves the page that restarts members.
+// control serves the pages that end and start members.
 func (c *cluster) control() string {
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		i, err := strconv.Atoi(r.URL.Query().Get("member"))
-		if err != nil || r.URL.Path != "/restart" || i < 0 || i >= len(c.running) {
-			http.Error(w, "POST /restart?member=N", http.StatusBadRequest)
-			return
+	page := func(steps ...func(context.Context, int) error) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			i, err := strconv.Atoi(r.URL.Query().Get("member"))
+			if err != nil || i < 0 || i >= len(c.running) {
+				http.Error(w, "?member=N", http.StatusBadRequest)
+				return
+			}
+			for _, step := range steps {
+				if err := step(r.Context(), i); err != nil {
+					http.Error(w, err.Error(), http.StatusInternalServerError)
+					return
+				}
+			}
 		}
-		c.kill(i)
-		if err := errors.Join(c.launch(i), c.ready(r.Context(), i)); err != nil {
-			http.Error(w, err.Error(), http.StatusInternalServerError)
-		}
-	}))
+	}
+	kill := func(_ context.Context, i int) error { c.kill(i); return nil }
+	launch := func(_ context.Context, i int) error { return c.launch(i) }
+	pages := http.NewServeMux()
+	pages.Handle("POST /restart", page(kill, launch, c.ready))
+	pages.Handle("POST /kill", page(kill))
+	pages.Handle("POST /launch", page(launch))
+	pages.Handle("POST /ready", page(c.ready))
+	s := httptest.NewServer(pages)
 	c.t.Cleanup(s.Close)
 	return s.URL
 }

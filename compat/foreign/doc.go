@@ -5,6 +5,7 @@
 //
 // A check is a command. It finds the servers' addresses, as URLs with commas
 // between them, in ENDPOINTS, which of the two they are in SERVER, and in
-// CONTROL the address of a page: POST CONTROL/restart?member=N kills that
-// member as kill -9 does, starts it again and answers when it serves.
+// CONTROL the address of pages: POST CONTROL/restart?member=N kills that member
+// as kill -9 does, starts it again and answers when it serves; /kill, /launch and
+// /ready are its three parts.
 package foreign

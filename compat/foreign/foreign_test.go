@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/concord-kv/concord/compat/authority"
 )
 
 // TestNpm installs the client of the lockfile into a directory of the test.
@@ -50,6 +52,26 @@ func TestPatroni(t *testing.T) {
 	})
 }
 
+// TestKubeAPI runs kube-apiserver, which is built by a module of its own, also
+// on servers that ask for client certificates.
+func TestKubeAPI(t *testing.T) {
+	dir, program := filepath.Join("..", "kubeapi"), filepath.Join(t.TempDir(), "kube-apiserver")
+	run(t, dir, "go", "build", "-ldflags=-X k8s.io/component-base/version.gitVersion=v1.37.2", "-o", program, "k8s.io/kubernetes/cmd/kube-apiserver")
+	check := func(t *testing.T, c *cluster) {
+		var addresses []string
+		for range 3 {
+			addresses = append(addresses, reserve(t))
+		}
+		c.env = append(c.env, "KUBE_APISERVER="+program, "ADDRESSES="+strings.Join(addresses, ","))
+		if k := c.keys; k != nil {
+			c.env = append(c.env, "CA="+k.Path(authority.CA), "CERT="+k.Path("client"), "KEY="+k.Key("client"))
+		}
+		c.check(dir, "go", "test", "-count=1", "-v", "-timeout=9m", ".")
+	}
+	onAll(t, check)
+	onAllTLS(t, check)
+}
+
 // run runs a command and shows what it prints.
 func run(t *testing.T, dir string, command ...string) {
 	t.Helper()
@@ -69,7 +91,7 @@ func (c *cluster) check(dir string, command ...string) {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	cmd.Dir, cmd.WaitDelay = dir, patience
-	cmd.Env = append(os.Environ(), "ENDPOINTS="+strings.Join(c.clients, ","), "SERVER="+c.server, "CONTROL="+c.control())
+	cmd.Env = append(append(os.Environ(), c.env...), "ENDPOINTS="+strings.Join(c.clients, ","), "SERVER="+c.server, "CONTROL="+c.control())
 	out, err := cmd.CombinedOutput()
 	c.t.Logf("%s\n%s", strings.Join(command, " "), out)
 	if err != nil {
@@ -79,11 +101,26 @@ func (c *cluster) check(dir string, command ...string) {
 
 // onAll runs a check on etcd, on one member of Concord and on three.
 func onAll(t *testing.T, check func(*testing.T, *cluster)) {
+	on(t, check, func(*testing.T) *authority.Authority { return nil })
+}
+
+// onAllTLS does so with TLS, where clients need certificates.
+func onAllTLS(t *testing.T, check func(*testing.T, *cluster)) {
+	t.Run("tls", func(t *testing.T) {
+		on(t, check, func(t *testing.T) *authority.Authority { return authority.New(t, "server", "peer", "client") })
+	})
+}
+
+func on(t *testing.T, check func(*testing.T, *cluster), keys func(*testing.T) *authority.Authority) {
 	bin := t.TempDir()
 	concord, etcd := filepath.Join(bin, "concord"), filepath.Join(bin, "etcd-itself")
 	run(t, filepath.Join("..", ".."), "go", "build", "-o", concord, "./cmd/concord")
 	run(t, ".", "go", "build", "-o", etcd, "go.etcd.io/etcd/server/v3")
-	t.Run("etcd", func(t *testing.T) { check(t, start(t, "etcd", etcd, 1)) })
-	t.Run("one", func(t *testing.T) { check(t, start(t, "concord", concord, 1)) })
-	t.Run("three", func(t *testing.T) { check(t, start(t, "concord", concord, 3)) })
+	t.Run("etcd", func(t *testing.T) { check(t, (&cluster{server: "etcd", program: etcd, keys: keys(t)}).start(t, 1)) })
+	t.Run("one", func(t *testing.T) {
+		check(t, (&cluster{server: "concord", program: concord, keys: keys(t)}).start(t, 1))
+	})
+	t.Run("three", func(t *testing.T) {
+		check(t, (&cluster{server: "concord", program: concord, keys: keys(t)}).start(t, 3))
+	})
 }
