@@ -121,7 +121,7 @@ compat-coredns: ## CoreDNS with its etcd plugin likewise (downloads CoreDNS)
 	$(FOREIGN) TestCoreDNS
 
 compat-kube-apiserver: ## kube-apiserver likewise, three on one store, also with TLS (builds it, which takes long the first time)
-	$(FOREIGN) TestKubeAPI
+	$(FOREIGN) TestKubeAPI -timeout 90m
 
 PATRONI_PACKAGES = patroni python3-psycopg2 postgresql procps
 
