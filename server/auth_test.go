@@ -259,14 +259,18 @@ func TestPagesAsk(t *testing.T) {
 	}
 	for pattern, asks := range g.pages.asks {
 		for caller, token := range g.tokens {
-			r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, pattern, nil)
+			method, path, ok := strings.Cut(pattern, " ")
+			if !ok {
+				method, path = http.MethodGet, pattern
+			}
+			r := httptest.NewRequestWithContext(t.Context(), method, path, nil)
 			if token != "" {
 				r.Header.Set("Authorization", "Bearer "+token)
 			}
 			w := httptest.NewRecorder()
 			g.pages.mux.ServeHTTP(w, r)
 			wanted := 0 // any, but those below
-			if asks == "right" {
+			if asks == "right" || asks == "user" && caller != "alice" && caller != "eve" {
 				wanted = map[string]int{
 					"none": http.StatusUnauthorized, "made up": http.StatusUnauthorized, "bob": http.StatusUnauthorized,
 					"alice": http.StatusForbidden, "eve": http.StatusForbidden,

@@ -1,6 +1,7 @@
 // Package server serves a [kv.Store] and its [kv.Cluster] to the network: etcd's
-// gRPC API, and over HTTP/1 the version and health of the member, on one port
-// that tells the two apart by the first bytes of a connection.
+// gRPC API, and over HTTP/1 the version and health of the member and Concord's
+// own API about the cluster, on one port that tells the two apart by the first
+// bytes of a connection.
 package server
 
 import (
@@ -196,6 +197,7 @@ func (s *Server) newHTTPServer(store kv.Store, cluster kv.Cluster) *http.Server 
 		pages.open("/metrics", get(s.metrics.ServeHTTP))
 		pages.guarded("/debug/vars", kv.ReadTelemetry, get(serveVars))
 	}
+	addREST(pages, cluster)
 	if s.cfg.HTTP.Profiles {
 		addProfiles(pages)
 	}

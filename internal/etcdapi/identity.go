@@ -3,6 +3,7 @@ package etcdapi
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"iter"
 	"strings"
 
@@ -87,18 +88,31 @@ func certificateName(ctx context.Context) string {
 // Admit returns nil when the visitor of a page, who shows these values of the
 // header Authorization, has a right. Certificates do not count there.
 func (a *API) Admit(ctx context.Context, authorization []string, need kv.Right) error {
+	_, err := a.Enter(ctx, authorization, nil, need)
+	return err
+}
+
+// Enter is Admit for requests that are carried out: it returns a context with
+// who makes them. state, where it is not nil, is the visitor's connection, whose
+// certificate counts when there is no token.
+func (a *API) Enter(ctx context.Context, authorization []string, state *tls.ConnectionState, need kv.Right) (context.Context, error) {
 	if a.authority == nil {
-		return nil
+		return ctx, nil
 	}
 	md := metadata.MD{}
 	if len(authorization) > 0 {
 		md[rpctypes.TokenFieldNameSwagger] = authorization
 	}
-	caller, err := a.caller(metadata.NewIncomingContext(ctx, md))
-	if err != nil {
-		return err
+	shown := metadata.NewIncomingContext(ctx, md)
+	if state != nil {
+		shown = peer.NewContext(shown, &peer.Peer{AuthInfo: credentials.TLSInfo{State: *state}})
 	}
-	return a.authority.Authorize(kv.WithCaller(ctx, caller), need)
+	caller, err := a.caller(shown)
+	if err != nil {
+		return ctx, err
+	}
+	ctx = kv.WithCaller(ctx, caller)
+	return ctx, a.authority.Authorize(ctx, need)
 }
 
 // require returns a context with who calls, or why they may not.
