@@ -194,7 +194,7 @@ func (s *sorted) shrink(*Advice) *Action {
 func (s *sorted) replace(a *Advice) *Action {
 	for _, m := range s.voters {
 		if s.away(m) && !s.dead(m) && !s.hasTwin(m) {
-			a.note("%s has been silent for %s, and counts as dead after %s", label(m), kv.About(m.Silent), kv.About(s.DeadAfter))
+			a.note("%s has been silent for %s, and counts as dead after %s", label(m), about(m.Silent), about(s.DeadAfter))
 		}
 	}
 	var lost []*Member
@@ -313,7 +313,19 @@ func labels(members []*Member, one, many string) string {
 }
 
 func deadFor(members []*Member) string {
-	return labels(members, "has", "have") + " been silent for " + kv.About(members[0].Silent)
+	return labels(members, "has", "have") + " been silent for " + about(members[0].Silent)
+}
+
+// about is d as people say it.
+func about(d time.Duration) string {
+	text := d.Truncate(time.Second).String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
 }
 
 func behind(m *Member) string {
