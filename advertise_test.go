@@ -1,6 +1,7 @@
 package concord
 
 import (
+	"fmt"
 	"net"
 	"slices"
 	"testing"
@@ -15,7 +16,14 @@ func TestMemberListHasTheAddressThatOthersUse(t *testing.T) {
 	}
 	const listed = "n1.example:2380"
 	n := open(t, t.TempDir(), Name("n1"), Peers(l.Addr().String(), map[string]string{"n1": listed}), PeerListener(l))
-	if self := n.self(); !slices.Equal(self.PeerAddrs, []string{listed}) || !n.announced(self) {
-		t.Errorf("the member announces %v, its list has %v", self.PeerAddrs, n.machine.Members())
+	self := n.self()
+	if !slices.Equal(self.PeerAddrs, []string{listed}) {
+		t.Errorf("the member announces %v", self.PeerAddrs)
 	}
+	(&testCluster{t: t}).waitFor(func() error {
+		if !n.announced(self) {
+			return fmt.Errorf("the member announces %+v, its list has %+v", self, n.machine.Members())
+		}
+		return nil
+	})
 }

@@ -17,6 +17,8 @@ type hands struct {
 	byHand     bool
 	reserved   bool
 	compaction *Compaction
+	// programLevel is what the program is made to understand, in tests.
+	programLevel uint32
 }
 
 // Group names the cluster that [Peers] found: processes that were started with

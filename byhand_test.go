@@ -106,7 +106,7 @@ func TestAutoCompaction(t *testing.T) {
 		}
 	}
 	n.cfg.hands.compaction = new(Compaction)
-	if n.compacting(leader{n.replica}) != nil {
+	if n.compacting(leader{n}) != nil {
 		t.Error("compacts though it is off")
 	}
 }

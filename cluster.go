@@ -52,9 +52,18 @@ func (n *Node) AddMember(ctx context.Context, m kv.Member) (kv.Member, error) {
 	return m, n.change(ctx, machine.MemberChange{Op: machine.AddMember, Member: m})
 }
 
-// PromoteMember implements [kv.Cluster].
+// PromoteMember implements [kv.Cluster]. The new identity of a member that lost
+// its data takes the vote of the old one.
 func (n *Node) PromoteMember(ctx context.Context, id kv.MemberID) error {
-	return n.change(ctx, machine.MemberChange{Op: machine.PromoteMember, Member: kv.Member{ID: id}})
+	var changes []machine.MemberChange
+	members := n.machine.Members()
+	at := slices.IndexFunc(members, func(m kv.Member) bool { return m.ID == id && m.Learner && m.Name != "" })
+	for _, old := range members {
+		if at >= 0 && !old.Learner && old.Name == members[at].Name && n.sharesAddr(old, members[at]) {
+			changes = append(changes, machine.MemberChange{Op: machine.RemoveMember, Member: kv.Member{ID: old.ID}})
+		}
+	}
+	return n.change(ctx, append(changes, machine.MemberChange{Op: machine.PromoteMember, Member: kv.Member{ID: id}})...)
 }
 
 // RemoveMember implements [kv.Cluster].

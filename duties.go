@@ -8,25 +8,27 @@ import (
 	"time"
 
 	"github.com/concord-kv/concord/internal/lessor"
-	"github.com/concord-kv/concord/internal/replica"
 	"github.com/concord-kv/concord/kv"
 )
 
 // leader is what the leader's duties see of the replica.
-type leader struct{ *replica.Replica }
+type leader struct{ *Node }
 
 // Leading implements the duties' Leader.
 func (l leader) Leading() (term kv.Term, since time.Duration, leads bool) {
-	s := l.Leadership()
+	s := l.replica.Leadership()
 	return kv.Term(s.Term), s.Held, s.Term != 0
 }
 
 // ClusterTime implements the duties' Leader.
-func (l leader) ClusterTime() kv.Time { return kv.Time(l.Leadership().Time) }
+func (l leader) ClusterTime() kv.Time { return kv.Time(l.replica.Leadership().Time) }
 
 // ProposeLocal implements the duties' Leader.
 func (l leader) ProposeLocal(ctx context.Context, term kv.Term, command []byte) (any, error) {
-	result, err := l.Replica.ProposeLocal(ctx, uint64(term), command)
+	if err := l.machine.Proposable(command); err != nil {
+		return nil, err
+	}
+	result, err := l.replica.ProposeLocal(ctx, uint64(term), command)
 	if err != nil {
 		return nil, mapError(err)
 	}
@@ -39,7 +41,7 @@ func (l leader) ProposeLocal(ctx context.Context, term kv.Term, command []byte) 
 // duties are the loops that act while this member leads: they propose like any
 // client. One besides watches its pulse.
 func (n *Node) duties() []func(context.Context) error {
-	l := leader{n.replica}
+	l := leader{n}
 	expire := lessor.New(lessor.Config{
 		Leader: l, Deadlines: n.machine, Quiet: n.cfg.election, Logger: n.log,
 	})
@@ -50,8 +52,8 @@ func (n *Node) duties() []func(context.Context) error {
 	return loops
 }
 
-// announce brings this member's name and addresses in the member list up to
-// date, once it has a leader to tell. Then it ends.
+// announce brings this member's name, addresses and version in the member list
+// up to date, once it has a leader to tell. Then it ends.
 func (n *Node) announce(ctx context.Context) error {
 	var told sync.Once
 	for ctx.Err() == nil {
@@ -83,7 +85,7 @@ func (n *Node) announce(ctx context.Context) error {
 // self is how this member should stand in the member list: with the address
 // that others use, which need not be the one that it listens on.
 func (n *Node) self() kv.Member {
-	m := kv.Member{ID: n.id, Name: n.cfg.name, ClientAddrs: n.cfg.clientAddrs}
+	m := kv.Member{ID: n.id, Name: n.cfg.name, ClientAddrs: n.cfg.clientAddrs, Version: Version, Level: n.cfg.level()}
 	if addr := cmp.Or(n.cfg.peers[n.cfg.name], n.cfg.peerAddr); addr != "" {
 		m.PeerAddrs = []string{addr}
 	} else {
@@ -95,7 +97,7 @@ func (n *Node) self() kv.Member {
 func (n *Node) announced(want kv.Member) bool {
 	for _, m := range n.machine.Members() {
 		if m.ID == want.ID {
-			return m.Name == want.Name &&
+			return m.Name == want.Name && m.Version == want.Version && m.Level == want.Level &&
 				(len(want.PeerAddrs) == 0 || slices.Equal(m.PeerAddrs, want.PeerAddrs)) &&
 				(len(want.ClientAddrs) == 0 || slices.Equal(m.ClientAddrs, want.ClientAddrs))
 		}

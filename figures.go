@@ -7,6 +7,7 @@ import (
 
 	"github.com/concord-kv/concord/internal/replica"
 	"github.com/concord-kv/concord/internal/snap"
+	"github.com/concord-kv/concord/internal/steward"
 	"github.com/concord-kv/concord/kv"
 )
 
@@ -20,6 +21,9 @@ type figures struct {
 	logWrites, applies, snapshots durations
 
 	pulse pulse
+
+	// steward has how the leader judges the membership. It is set by Open.
+	steward *steward.Steward
 }
 
 // durations is [kv.Durations] while it is written.

@@ -60,9 +60,10 @@ func (n *Node) askToJoin(ctx context.Context, self kv.Member, addrs []string) (r
 	}
 }
 
-// admit lets a new member in, as a learner. One that has the name and an address
-// of another takes its place: both cannot listen there, so the other is gone. So
-// does one that was added for its address and has not started.
+// admit lets a new member in, as a learner. It takes the place that was reserved
+// for its address, and that of a learner that had its name and address before it:
+// both cannot listen there. A voter of that name and address stays until the new
+// one can take its vote, see package steward.
 func (n *Node) admit(ctx context.Context, m kv.Member) (peerReply, error) {
 	if err := n.barrier(ctx, kv.Strong); err != nil {
 		return peerReply{}, err
@@ -73,7 +74,8 @@ func (n *Node) admit(ctx context.Context, m kv.Member) (peerReply, error) {
 		switch {
 		case other.ID == m.ID:
 			changes = nil // asked again after a lost answer
-		case (other.Name == m.Name || other.Name == "") && n.sharesAddr(other, m):
+		case !n.sharesAddr(other, m):
+		case other.Name == "", other.Name == m.Name && other.Learner:
 			changes = append([]machine.MemberChange{{Op: machine.RemoveMember, Member: kv.Member{ID: other.ID}}}, changes...)
 		}
 	}
@@ -90,31 +92,4 @@ func (n *Node) admit(ctx context.Context, m kv.Member) (peerReply, error) {
 
 func (n *Node) sharesAddr(a, b kv.Member) bool {
 	return slices.ContainsFunc(a.PeerAddrs, func(addr string) bool { return slices.Contains(b.PeerAddrs, addr) })
-}
-
-// settle makes a learner that has caught up a voter, while there are fewer voters
-// than members in the list of peers that it was started with.
-func (n *Node) settle(ctx context.Context) error {
-	for {
-		s := n.replica.Status()
-		if !slices.Contains(s.Learners, uint64(n.id)) {
-			if slices.Contains(s.Voters, uint64(n.id)) {
-				return nil
-			}
-		} else if !n.cfg.hands.byHand && len(s.Voters) < len(n.cfg.peers) && n.Ready(ctx) == nil {
-			ctx, cancel := context.WithTimeout(ctx, answerTimeout)
-			err := n.PromoteMember(ctx, n.id)
-			cancel()
-			if err == nil {
-				n.log.Info("promoted to voter")
-				return nil
-			}
-			n.log.Info("not promoted yet", "error", err)
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(n.cfg.election):
-		}
-	}
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/concord-kv/concord/internal/memberfile"
 	"github.com/concord-kv/concord/internal/replica"
 	"github.com/concord-kv/concord/internal/snap"
+	"github.com/concord-kv/concord/internal/steward"
 	"github.com/concord-kv/concord/internal/transport"
 	"github.com/concord-kv/concord/internal/vfs"
 	"github.com/concord-kv/concord/internal/wal"
@@ -90,7 +91,7 @@ func openMember(ctx context.Context, cfg config) (_ *Node, err error) {
 	if err := n.openStore(id); err != nil {
 		return nil, err
 	}
-	loops := append(n.duties(), n.replica.Run, n.tendDisk, n.announce, n.settle, n.followSettings)
+	loops := append(n.duties(), n.replica.Run, n.tendDisk, n.announce, n.tend, n.raise, n.followSettings)
 	if n.transport != nil {
 		watch, err := n.tellOfCluster(id, peers)
 		if err != nil {
@@ -187,7 +188,7 @@ func (n *Node) openStore(id memberfile.File) error {
 	}
 	n.onClose("log", log.Close)
 	n.disk.log, n.disk.snaps = &diskLog{Log: log}, snaps
-	n.machine = machine.New(machine.Options{})
+	n.machine = machine.New(machine.Options{Level: n.cfg.level()})
 	n.onClose("machine", func() error { n.machine.Close(); return nil })
 	cfg := replica.Config{
 		ID: id.ID, Cluster: id.Cluster, Machine: n.machine, Log: n.disk.log, Snapshots: snapshots{snaps},
@@ -202,6 +203,7 @@ func (n *Node) openStore(id memberfile.File) error {
 		cfg.Transport = n.transport
 	}
 	n.id = kv.MemberID(id.ID)
+	n.figures.steward = steward.New(steward.Config{Cluster: tended{n}, Interval: n.cfg.election, Logger: n.log})
 	if n.replica, err = replica.New(cfg); err != nil {
 		return damaged(fmt.Errorf("start from disk: %w", err), n.cfg.together())
 	}

@@ -1,6 +1,7 @@
 package concord
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"net"
@@ -80,6 +81,12 @@ func Logger(l *slog.Logger) Option { return func(c *config) { c.logger = l } }
 
 // withFS replaces the file system, for tests.
 func withFS(fs vfs.FS) Option { return func(c *config) { c.fs = fs } }
+
+// withLevel makes the program one that understands another level, for tests.
+func withLevel(level uint32) Option { return func(c *config) { c.hands.programLevel = level } }
+
+// level is that of the commands and formats that this program understands.
+func (c *config) level() uint32 { return cmp.Or(c.hands.programLevel, machine.ProgramLevel) }
 
 // check fills defaults and tells what is wrong with the rest.
 func (c *config) check() error {

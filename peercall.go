@@ -208,7 +208,12 @@ func (n *Node) change(ctx context.Context, changes ...machine.MemberChange) erro
 
 // changeHere makes changes as the leader, or returns ErrNotLeader.
 func (n *Node) changeHere(ctx context.Context, changes []machine.MemberChange) error {
-	conf := replica.ConfChange{Context: machine.AppendMembersCaller(machine.EncodeMembers(nil, changes...), kv.CallerOf(ctx))}
+	return n.changeIn(ctx, 0, changes)
+}
+
+// changeIn is changeHere for one term only, unless that is 0.
+func (n *Node) changeIn(ctx context.Context, term kv.Term, changes []machine.MemberChange) error {
+	conf := replica.ConfChange{Term: uint64(term), Context: machine.AppendMembersCaller(machine.EncodeMembers(nil, changes...), kv.CallerOf(ctx))}
 	for _, c := range changes {
 		kind := replica.AddVoter
 		switch {

@@ -1,6 +1,7 @@
 package concord
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -22,12 +23,26 @@ type Settings struct {
 	// HistoryBytes is how much history is kept at most, where the live keys
 	// take less; default 256 MiB.
 	HistoryBytes int64
+	// Autopilot lets the leader tend the membership: it promotes learners, and
+	// has dead members replaced; see docs/OPERATIONS.md. Default on; it has no
+	// effect in a cluster that people run [ByHand].
+	Autopilot bool
+	// Voters is how many voters the leader tries to have, an odd number. 0, the
+	// default, means 3, or 5 where 5 or more have founded the cluster.
+	Voters int
+	// DeadAfter is how long a member must be silent before another may take
+	// its place, in whole milliseconds, at least 1s; 0 means the default, 5
+	// minutes.
+	DeadAfter time.Duration
 }
 
 // Settings returns the settings as this member has applied them.
 func (n *Node) Settings() Settings {
 	s := n.machine.Settings()
-	return Settings{LeaderReads: s.LeaderReads, Retention: s.Retention, HistoryBytes: s.HistoryBytes}
+	return Settings{
+		LeaderReads: s.LeaderReads, Retention: s.Retention, HistoryBytes: s.HistoryBytes,
+		Autopilot: s.Autopilot, Voters: s.Voters, DeadAfter: s.DeadAfter,
+	}
 }
 
 // SetSettings replaces the settings.
@@ -35,9 +50,17 @@ func (n *Node) SetSettings(ctx context.Context, s Settings) error {
 	if s.Retention < 0 || s.Retention > kv.MaxTTL || s.HistoryBytes < 0 {
 		return kv.Errorf(kv.InvalidArgument, "retention of %v and %d bytes is out of range; use 0 to %v, and bytes that are not negative", s.Retention, s.HistoryBytes, kv.MaxTTL)
 	}
+	if s.Voters < 0 || s.Voters > machine.MaxVoters || s.Voters%2 == 0 && s.Voters != 0 {
+		return kv.Errorf(kv.InvalidArgument, "%d voters cannot be wanted; use an odd number up to %d, best 3 or 5, or 0 for the default: an even number survives no more failures than one less", s.Voters, machine.MaxVoters)
+	}
+	s.DeadAfter = cmp.Or(s.DeadAfter, machine.DefaultSettings().DeadAfter)
+	if s.DeadAfter < time.Second || s.DeadAfter > kv.MaxTTL {
+		return kv.Errorf(kv.InvalidArgument, "members cannot count as dead after %v; use 1s to %v", s.DeadAfter, kv.MaxTTL)
+	}
 	_, err := n.headerCommand(ctx, func(dst []byte) []byte {
 		return machine.EncodeSettings(dst, machine.SettingsChange{
 			LeaderReads: &s.LeaderReads, Retention: &s.Retention, HistoryBytes: &s.HistoryBytes,
+			Autopilot: &s.Autopilot, Voters: &s.Voters, DeadAfter: &s.DeadAfter,
 		})
 	})
 	return err

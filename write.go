@@ -20,7 +20,7 @@ const largestPooled = 64 << 10
 func (n *Node) propose(ctx context.Context, encode func([]byte) []byte) (any, error) {
 	buf := commands.Get().(*[]byte)
 	cmd := machine.AppendCaller(encode((*buf)[:0]), 0, kv.CallerOf(ctx))
-	result, err := n.replica.Propose(ctx, cmd)
+	result, err := n.submit(ctx, cmd)
 	if cap(cmd) <= largestPooled {
 		*buf = cmd
 		commands.Put(buf)
@@ -32,6 +32,14 @@ func (n *Node) propose(ctx context.Context, encode func([]byte) []byte) (any, er
 		return nil, err
 	}
 	return result, nil
+}
+
+// submit has a command applied that all members understand.
+func (n *Node) submit(ctx context.Context, cmd []byte) (any, error) {
+	if err := n.machine.Proposable(cmd); err != nil {
+		return nil, err
+	}
+	return n.replica.Propose(ctx, cmd)
 }
 
 // Txn implements [kv.KV].
@@ -56,7 +64,7 @@ func (n *Node) Txn(ctx context.Context, t kv.Txn) (kv.TxnResult, error) {
 func (n *Node) txn(ctx context.Context, t *kv.Txn) (kv.TxnResult, error) {
 	buf := commands.Get().(*[]byte)
 	cmd := machine.AppendCaller(machine.EncodeTxn((*buf)[:0], t), 0, kv.CallerOf(ctx))
-	result, err := n.replica.Propose(ctx, cmd)
+	result, err := n.submit(ctx, cmd)
 	if cap(cmd) <= largestPooled {
 		*buf = cmd
 		commands.Put(buf)
