@@ -230,7 +230,7 @@ func (f *formation) outcome() {
 		case f.bound(p) && len(r.machine.Problems()) == 0:
 			violate("%v waits for one who is gone and does not say so", p)
 		case f.mix.mistaken && r.told == nil && len(r.machine.Problems()) == 0:
-			violate("%v waits and does not say why", p)
+			violate("%v waits and does not say why: %s", p, f.situation())
 		}
 	}
 }

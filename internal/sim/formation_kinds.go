@@ -84,6 +84,7 @@ var formationKinds = map[string]func(m *formationMix, seed uint64, rnd chance){
 	"wiped":    kindWiped,
 	"relist":   kindRelist,
 	"islands":  kindIslands,
+	"late":     kindLate,
 	"mistaken": kindMistaken,
 }
 
@@ -203,9 +204,23 @@ func kindIslands(m *formationMix, _ uint64, rnd chance) {
 	m.startWithin(rnd)
 }
 
+// kindLate is where proposals are given up all the time, and what was said
+// before comes late.
+func kindLate(m *formationMix, _ uint64, rnd chance) {
+	m.processes, m.expect = 5, pick(rnd, 3, 4)
+	m.patience = founding.Patience{Lost: 300 * time.Millisecond, Listen: -1}
+	m.traffic = traffic{
+		interval: 100 * time.Millisecond, discovery: 100 * time.Millisecond, latency: rnd.spread(3*time.Millisecond, 100*time.Millisecond),
+		fsync: time.Millisecond, slow: 0.2, dup: 0.3,
+	}
+	m.harms = harms{chaos: 10 * time.Second, crash: 50 * time.Millisecond, down: 20 * time.Millisecond, partition: 200 * time.Millisecond}
+	m.startWithin(rnd)
+}
+
 // kindMistaken is processes that people have not started alike.
 func kindMistaken(m *formationMix, _ uint64, rnd chance) {
 	m.mistaken, m.processes, m.last = true, 5, 30*time.Second
+	m.discovery = min(m.discovery, 300*time.Millisecond) // all meet
 	if rnd.is(0.5) {
 		m.expect = 5
 	}
