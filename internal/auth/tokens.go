@@ -38,7 +38,7 @@ type Tokens struct {
 	// byMark is in the order of ids. Two that are different have different
 	// marks: the tokens are random.
 	byMark *btree.Map[uint64, *Bearer]
-	// What a copy does not have: the same in the order in which they will be
+	// What a copy does not have, and Latest needs: the same in the order in which they will be
 	// over, of all and of each user, and how many each user has.
 	due    *btree.BTreeG[*Bearer]
 	byUser *btree.BTreeG[*Bearer]
@@ -68,6 +68,14 @@ func (t *Tokens) Copy() *Tokens { return &Tokens{byMark: t.byMark.Copy()} }
 
 // Len counts the tokens, with those that are over and not forgotten yet.
 func (t *Tokens) Len() int { return t.byMark.Len() }
+
+// Latest is when the last token will be over; 0 where there is none.
+func (t *Tokens) Latest() kv.Time {
+	if last, ok := t.due.Max(); ok {
+		return last.Deadline
+	}
+	return 0
+}
 
 // Find returns a token that is good at now.
 func (t *Tokens) Find(id kv.TokenID, now kv.Time) (*Bearer, bool) {

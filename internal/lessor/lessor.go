@@ -2,6 +2,11 @@
 // over: it finds what is due and proposes its expiry. It decides nothing: what
 // was renewed or changed before the proposal is applied, or is proposed by a
 // leader that no longer leads, stays.
+//
+// While there is anything that ends by time it also sees to it that the log
+// tells the time: else, where nothing is written, the other members would not
+// know how much of it is left, and the next leader would begin to count where
+// the last entry was.
 package lessor
 
 import (
@@ -34,6 +39,10 @@ type Deadlines interface {
 	// max leases and max keys that are due at now, nil where there are none,
 	// and whether there may be more.
 	Expiry(term kv.Term, now kv.Time, max int) (command []byte, more bool)
+	// Beat returns a command for the leader of term that does nothing but bring
+	// the time into the log: nil where nothing ends by time, or an entry of
+	// since or later was applied.
+	Beat(term kv.Term, since kv.Time) []byte
 }
 
 // Config configures a Lessor. Leader and Deadlines are required.
@@ -47,6 +56,8 @@ type Config struct {
 	// Interval is the longest time between two looks, and so the most by
 	// which an expiry is late in a cluster with a leader; 0 means 100ms.
 	Interval time.Duration
+	// Beat is how far the log may be behind in time; 0 means 1s.
+	Beat time.Duration
 	// Logger hears of proposals that failed; nil means nobody.
 	Logger *slog.Logger
 }
@@ -67,6 +78,9 @@ func New(cfg Config) *Lessor {
 	}
 	if cfg.Interval == 0 {
 		cfg.Interval = 100 * time.Millisecond
+	}
+	if cfg.Beat == 0 {
+		cfg.Beat = time.Second
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -92,6 +106,7 @@ func (l *Lessor) Step() (p Proposal, wait time.Duration) {
 	}
 	now := l.cfg.Leader.ClusterTime()
 	if left := l.cfg.Deadlines.NextDeadline() - now; left > 0 {
+		p = Proposal{Term: term, Command: l.cfg.Deadlines.Beat(term, now-kv.Time(l.cfg.Beat/time.Millisecond))}
 		// In cluster time, which may be far: compare before multiplying.
 		if left >= kv.Time(l.cfg.Interval/time.Millisecond) {
 			return p, l.cfg.Interval

@@ -27,6 +27,17 @@ type member struct {
 	err      error
 	proposed []string
 	ended    []time.Duration
+	// beats counts those of which the last was at beat.
+	beats int
+	beat  kv.Time
+}
+
+// Beat brings the time into the log while something is due some time.
+func (m *member) Beat(term kv.Term, since kv.Time) []byte {
+	if len(m.due) == 0 || m.beat > since {
+		return nil
+	}
+	return fmt.Appendf(nil, "term %d: beat", term)
 }
 
 func (m *member) Leading() (kv.Term, time.Duration, bool) {
@@ -56,6 +67,10 @@ func (m *member) Expiry(term kv.Term, now kv.Time, max int) ([]byte, bool) {
 }
 
 func (m *member) ProposeLocal(_ context.Context, term kv.Term, command []byte) (any, error) {
+	if string(command) == fmt.Sprintf("term %d: beat", term) {
+		m.beats, m.beat = m.beats+1, m.ClusterTime()
+		return nil, m.err
+	}
 	m.proposed = append(m.proposed, string(command))
 	if m.err != nil {
 		return nil, m.err
@@ -125,6 +140,23 @@ func TestBatchesAreBounded(t *testing.T) {
 		_ = run(m, 2*time.Second)
 		if !slices.Equal(m.proposed, []string{"term 1: 1000", "term 1: 1000", "term 1: 500"}) {
 			t.Fatalf("proposed %q", m.proposed)
+		}
+	})
+}
+
+// The time comes into the log every second for as long as something will be due,
+// and not otherwise.
+func TestBeats(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &member{began: time.Now(), term: 1, leads: true, due: []kv.Time{30_500}}
+		_ = run(m, 30*time.Second)
+		if m.beats < 28 || m.beats > 30 || m.ClusterTime()-m.beat > 1100 {
+			t.Errorf("%d beats, the last at %d", m.beats, m.beat)
+		}
+		_ = run(m, time.Second)
+		before := m.beats
+		if _ = run(m, 10*time.Second); len(m.due) != 0 || m.beats != before {
+			t.Errorf("%d beats of one who waits for nothing", m.beats-before)
 		}
 	})
 }

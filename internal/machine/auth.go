@@ -157,6 +157,7 @@ type gate struct {
 type access struct {
 	tables  *auth.Tables
 	tokens  *auth.Tokens
+	latest  kv.Time       // when the last of the tokens will be over
 	changed chan struct{} // closed when other tables have taken their place
 }
 
@@ -171,7 +172,7 @@ func (a *access) subject(c caller, now kv.Time) auth.Subject {
 // set replaces tables and tokens.
 func (g *gate) set(tables *auth.Tables, tokens *auth.Tokens) {
 	g.tokens = tokens
-	next, old := &access{tables: tables, tokens: tokens.Copy()}, g.open.Load()
+	next, old := &access{tables: tables, tokens: tokens.Copy(), latest: tokens.Latest()}, g.open.Load()
 	if old != nil && old.tables == tables {
 		next.changed = old.changed
 		g.open.Store(next)

@@ -417,6 +417,50 @@ func (d *driver) bearer(user string) *kv.Caller {
 	return &c
 }
 
+// The leader brings the time into the log while a token, a lease or a key ends by
+// it, and no entry does.
+func TestBeat(t *testing.T) {
+	d := guarded(t)
+	beat := func(when string, want bool) {
+		t.Helper()
+		now := d.time
+		command := d.Beat(kv.Term(d.at().Term), kv.Time(now))
+		if command != nil {
+			t.Errorf("%s: a beat, though the last entry is new", when)
+		}
+		if command = d.Beat(kv.Term(d.at().Term), kv.Time(now+1)); command == nil == want {
+			t.Fatalf("%s: beat %x", when, command)
+		}
+		if want {
+			d.time++
+			if err, failed := d.apply(command).(error); failed {
+				t.Error(err)
+			}
+			if d.Status().Time != kv.Time(d.time) {
+				t.Errorf("%s: the time is %d, not %d", when, d.Status().Time, d.time)
+			}
+		}
+	}
+	d.apply(encodeOps(putOf("a")))
+	beat("nothing ends", false)
+	c := d.bearer("u")
+	beat("a token", true)
+	d.restart()
+	beat("a token after a restart", true)
+	d.time += 100
+	d.apply(encodeOps(putOf("a")))
+	beat("a token that is over", false)
+	if d.gate.tokens.Marked(c.Token) == nil {
+		t.Error("the token was forgotten: the check shows nothing")
+	}
+	d.apply(EncodeGrant(nil, 7, time.Minute))
+	beat("a lease", true)
+	d.apply(EncodeRevoke(nil, 7))
+	beat("a lease that is revoked", false)
+	d.apply(encodeOps(kv.Op{Kind: kv.OpPut, Key: []byte("a"), TTL: time.Minute}))
+	beat("a key", true)
+}
+
 // Who shows a token is who it stands for where the call is decided, however old
 // what was known of it elsewhere: rights that changed since count as they now
 // are, and a token that is over, revoked or of another password does not count.

@@ -66,6 +66,17 @@ func (m *Machine) Expiry(term kv.Term, now kv.Time, max int) (command []byte, mo
 	return EncodeExpire(nil, term, leases, keys), more
 }
 
+// Beat returns a command for the leader of term that does nothing but bring the
+// time into the log: nil where nothing ends by time, or an entry of since or
+// later was applied. Any goroutine.
+func (m *Machine) Beat(term kv.Term, since kv.Time) []byte {
+	now := kv.Time(m.clock.Load())
+	if now >= since || m.NextDeadline() == math.MaxInt64 && m.gate.open.Load().latest <= now {
+		return nil
+	}
+	return EncodeExpire(nil, term, nil, nil)
+}
+
 // NextDeadline returns a cluster time before which nothing is due,
 // math.MaxInt64 where nothing ever is. Any goroutine.
 func (m *Machine) NextDeadline() kv.Time {
