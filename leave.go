@@ -3,7 +3,9 @@ package concord
 import (
 	"context"
 	"errors"
+	"fmt"
 
+	"github.com/concord-kv/concord/internal/memberfile"
 	"github.com/concord-kv/concord/kv"
 )
 
@@ -23,5 +25,8 @@ func (n *Node) Leave(ctx context.Context) error {
 	n.log.Info("left the cluster", "id", n.id, "cluster", n.machine.Cluster())
 	n.cancel()
 	<-n.done
+	if err := n.remember(func(f *memberfile.File) { f.Left = true }); err != nil {
+		return fmt.Errorf("the member has left and ended, but its directory does not say so: %w", err)
+	}
 	return nil
 }

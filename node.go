@@ -74,7 +74,7 @@ func (n *Node) start(loops ...func(context.Context) error) {
 	for _, loop := range loops {
 		group.Go(func() {
 			err := loop(ctx)
-			if err != nil && !errors.Is(err, context.Canceled) && !(n.closing.left.Load() && errors.Is(err, errRemoved)) {
+			if err != nil && !errors.Is(err, context.Canceled) && !(n.closing.left.Load() && errors.Is(err, ErrRemoved)) {
 				once.Do(func() { n.closing.failed = err })
 				n.log.Error("member ends", "error", err)
 				cancel()

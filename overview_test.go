@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -108,15 +109,15 @@ func TestOverviewOfOne(t *testing.T) {
 
 func TestAssemble(t *testing.T) {
 	members := []kv.Member{{ID: 1, Name: "n2"}, {ID: 2, Name: "n1"}, {ID: 3}, {ID: 4, Name: "n0"}}
-	report := func(id, leader kv.MemberID, term kv.Term, applied, committed kv.Index, peers ...kv.PeerReport) heard {
+	report := func(s kv.Status, peers ...kv.PeerReport) heard {
 		return heard{figures: &memberFigures{
-			Report: kv.Report{Status: kv.Status{Member: id, Leader: leader, Term: term, Applied: applied, Committed: committed}, Peers: peers},
+			Report: kv.Report{Status: s, Peers: peers},
 			Marks:  []mark{{10, 30 * time.Second}, {20, 3 * time.Second}, {30, 0}},
 		}}
 	}
 	o := assemble(members, []heard{
-		report(1, 9, 4, 15, 15, kv.PeerReport{Member: 4, Silent: 5 * time.Second}), // of an old term
-		report(2, 2, 5, 30, 30, kv.PeerReport{Member: 1, Connected: true, RoundTrip: 7}, kv.PeerReport{Member: 4, Silent: 4 * time.Second}, kv.PeerReport{Member: 3, Connected: true}),
+		report(kv.Status{Member: 1, Leader: 9, Term: 4, Applied: 15, Committed: 15}, kv.PeerReport{Member: 4, Silent: 5 * time.Second}), // of an old term
+		report(kv.Status{Member: 2, Leader: 2, Term: 5, Applied: 30, Committed: 30}, kv.PeerReport{Member: 1, Connected: true, RoundTrip: 7}, kv.PeerReport{Member: 4, Silent: 4 * time.Second}, kv.PeerReport{Member: 3, Connected: true}),
 		{err: net.ErrClosed},
 		{err: net.ErrClosed},
 	})
@@ -173,8 +174,13 @@ func TestLeave(t *testing.T) {
 	if err := leader.Err(); err != nil {
 		t.Errorf("it left with %v", err)
 	}
+	i := slices.Index(c.nodes, leader)
+	c.close(i)
+	if _, err := Open(t.Context(), c.dirs[i], c.options(i)...); !errors.Is(err, ErrRemoved) {
+		t.Errorf("it was opened again: %v", err)
+	}
 	for _, n := range c.nodes {
-		if n == leader {
+		if n == nil {
 			continue
 		}
 		if _, err := n.Put(t.Context(), "a", "1"); err != nil {
@@ -253,4 +259,38 @@ func TestFollowEndsWithItsContext(t *testing.T) {
 	if err := n.Ready(t.Context()); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestAutopilot sets it on one member and asks another, about a cluster of two.
+func TestAutopilot(t *testing.T) {
+	c := newTestCluster(t, 2)
+	c.openAll()
+	a, err := c.nodes[0].Autopilot(t.Context())
+	if err != nil || !a.Enabled || a.Voters != 3 || a.DeadAfter != 5*time.Minute {
+		t.Fatalf("%+v, %v", a, err)
+	}
+	for _, bad := range []kv.Autopilot{{Voters: 2}, {Voters: -1}, {Voters: 3, DeadAfter: time.Millisecond}} {
+		if err := c.nodes[0].SetAutopilot(t.Context(), bad); kv.CodeOf(err) != kv.InvalidArgument {
+			t.Errorf("%+v: %v", bad, err)
+		}
+	}
+	want := kv.Autopilot{Enabled: false, Voters: 5, DeadAfter: time.Minute}
+	if err := c.nodes[0].SetAutopilot(t.Context(), want); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range c.nodes {
+		eventually(t, "it is set, and judged by the leader", func() bool {
+			a, err := n.Autopilot(t.Context())
+			return err == nil && a.Autopilot == want && a.Leader == n.Status().Leader && a.Leader != 0 &&
+				len(a.Judgement) > 0 && strings.Contains(a.Judgement[0], "the autopilot is off")
+		})
+	}
+	if err := c.nodes[1].SetAutopilot(t.Context(), kv.Autopilot{Enabled: true, Voters: 5, DeadAfter: time.Minute}); err != nil {
+		t.Error(err)
+	}
+	c.close(1)
+	eventually(t, "nobody judges without a majority", func() bool {
+		a, err := c.nodes[0].Autopilot(t.Context())
+		return err == nil && a.Leader == 0 && len(a.Judgement) == 0 && a.Voters == 5
+	})
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/concord-kv/concord/internal/machine"
 	"github.com/concord-kv/concord/internal/replica"
+	"github.com/concord-kv/concord/internal/steward"
 	"github.com/concord-kv/concord/internal/transport"
 	"github.com/concord-kv/concord/kv"
 )
@@ -29,8 +30,10 @@ type peerRequest struct {
 	Join  *kv.Member `json:"join,omitempty"`
 	Claim *kv.Member `json:"claim,omitempty"`
 	Meet  bool       `json:"meet,omitempty"`
-	// Figures asks how the member is.
-	Figures bool `json:"figures,omitempty"`
+	// Figures asks how the member is, Judgement how its autopilot sees the
+	// cluster.
+	Figures   bool `json:"figures,omitempty"`
+	Judgement bool `json:"judgement,omitempty"`
 	// Change asks the leader for a change of membership, Move for one of
 	// leadership (0: whoever is best).
 	Change []machine.MemberChange `json:"change,omitempty"`
@@ -47,8 +50,9 @@ type peerReply struct {
 	// Cluster and Members answer Join, Claim and Meet.
 	Cluster kv.ClusterID `json:"cluster,string,omitempty"`
 	Members []kv.Member  `json:"members,omitempty"`
-	// Figures answers Figures.
-	Figures *memberFigures `json:"figures,omitempty"`
+	// Figures and Judgement answer those.
+	Figures   *memberFigures  `json:"figures,omitempty"`
+	Judgement *steward.Report `json:"judgement,omitempty"`
 }
 
 // foundingCaller marks what founding asks.
@@ -103,6 +107,8 @@ func (n *Node) answer(data []byte) ([]byte, error) {
 		reply = peerReply{Cluster: n.machine.Cluster(), Members: n.machine.Members()}
 	case req.Figures:
 		reply.Figures = n.measure()
+	case req.Judgement:
+		reply.Judgement = new(n.judgement())
 	case len(req.Change) > 0:
 		if req.Caller != nil {
 			ctx = kv.WithCaller(ctx, *req.Caller)

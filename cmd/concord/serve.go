@@ -160,7 +160,10 @@ func serveCluster(ctx context.Context, node *concord.Node, cluster kv.Cluster, c
 	group.Go(func() error {
 		select {
 		case <-node.Done():
-			return node.Err()
+			if err := node.Err(); err != nil {
+				return err
+			}
+			return context.Canceled // it has left its cluster, and serves nobody any more
 		case <-ctx.Done():
 			return nil
 		}
