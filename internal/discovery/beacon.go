@@ -32,6 +32,8 @@ const (
 	telling kind = iota
 	// asking is telling, and has all who hear it tell.
 	asking
+	// wondering is asking by one that only listens, and is nobody.
+	wondering
 )
 
 // beacon is a packet, opened as far as the key goes.
@@ -77,7 +79,7 @@ func decodeBeacon(b []byte) (beacon, error) {
 	}
 	p := beacon{kind: kind(b[len(beaconMagic)+1]), instance: binary.LittleEndian.Uint64(b[len(beaconMagic)+2:])}
 	end := beaconName + 1 + int(b[beaconName])
-	if end > len(b) || p.kind > asking {
+	if end > len(b) || p.kind > wondering {
 		return beacon{}, errNoBeacon
 	}
 	p.cluster, p.header, p.sealed = string(b[beaconName+1:end]), b[:end], b[end:]

@@ -177,7 +177,9 @@ func (m *multicast) say(r radio, asked int) {
 		}
 		body = self.append(nil)
 	}
-	if !ok || asked <= firstAsks {
+	if !ok {
+		p.kind = wondering
+	} else if asked <= firstAsks {
 		p.kind = asking
 	}
 	r.send(p.encode(m.key, body))
@@ -215,15 +217,14 @@ func (m *multicast) hear(packet []byte, from netip.AddrPort) {
 		}
 		m.board.hear(a, m.word, from.String(), 0)
 	}
-	if _, speaks := m.board.speak(); speaks && p.kind == asking {
+	if _, speaks := m.board.speak(); speaks && p.kind != telling {
 		poke(wake)
 	}
 }
 
-// estrange tells of one that does not belong here. One without a cluster only
-// listens.
+// estrange tells of one that does not belong here, unless it only listens.
 func (m *multicast) estrange(p beacon, why Reason, from netip.AddrPort) {
-	if p.cluster != "" {
+	if p.cluster != "" && p.kind != wondering {
 		id := binary.LittleEndian.AppendUint64(nil, p.instance)
 		m.board.meet(Stranger{Cluster: p.cluster, Reason: why, Addr: from.String(), Source: m.word}, string(id))
 	}
