@@ -32,7 +32,7 @@ func (s *clusterServer) MemberAdd(ctx context.Context, r *pb.MemberAddRequest) (
 	if err != nil {
 		return nil, err
 	}
-	if err := s.mayAdd(all, r.IsLearner); err != nil {
+	if err := s.mayAdd(ctx, all, r.IsLearner); err != nil {
 		return nil, err
 	}
 	m, err := s.cluster.AddMember(ctx, kv.Member{PeerAddrs: addrs, Learner: r.IsLearner})

@@ -7,6 +7,8 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/concord-kv/concord/kv"
 )
 
 // MemberRules is what a [kv.Cluster] may offer besides, to have this API refuse
@@ -45,9 +47,10 @@ func started(all []*pb.Member) (voters, started, learners int) {
 	return voters, started, learners
 }
 
-// mayAdd refuses a voter that would leave no majority of started voters, but
-// for the second one of a cluster of one (etcd's IsReadyToAddVotingMember).
-func (s *clusterServer) mayAdd(all []*pb.Member, learner bool) error {
+// mayAdd refuses a voter that would leave no majority of voters that were started
+// (etcd's IsReadyToAddVotingMember) and take part, but for the second one of a
+// cluster of one.
+func (s *clusterServer) mayAdd(ctx context.Context, all []*pb.Member, learner bool) error {
 	strict, most := s.rules()
 	voters, started, learners := started(all)
 	switch {
@@ -58,11 +61,42 @@ func (s *clusterServer) mayAdd(all []*pb.Member, learner bool) error {
 	case started < (voters+1)/2+1:
 		return errNotEnoughStarted
 	}
+	return s.wellWithout(ctx, 0, 1)
+}
+
+// wellWithout refuses a change that would leave fewer voters that take part than
+// a majority of all: without the member gone, or with one more that has not been
+// started. etcd refuses where any member has not been connected for five seconds
+// (server/etcdserver/server.go, mayAddMember and mayRemoveMember). A cluster that
+// does not know how its members are is not asked.
+func (s *clusterServer) wellWithout(ctx context.Context, gone kv.MemberID, more int) error {
+	overseer, ok := s.cluster.(kv.Overseer)
+	if !ok {
+		return nil
+	}
+	all, err := overseer.Overview(ctx)
+	if err != nil {
+		return toStatus(err)
+	}
+	voters, up := more, 0
+	for i := range all.Members {
+		m := &all.Members[i]
+		if m.ID == gone || m.Learner {
+			continue
+		}
+		voters++
+		if m.Up() {
+			up++
+		}
+	}
+	if up < voters/2+1 {
+		return rpctypes.ErrGRPCUnhealthy
+	}
 	return nil
 }
 
 // mayRemove refuses to leave voters of which no majority was started (etcd's
-// IsReadyToRemoveVotingMember).
+// IsReadyToRemoveVotingMember) or takes part.
 func (s *clusterServer) mayRemove(ctx context.Context, id uint64) error {
 	if strict, _ := s.rules(); !strict {
 		return nil
@@ -82,7 +116,10 @@ func (s *clusterServer) mayRemove(ctx context.Context, id uint64) error {
 	if voters, started, _ := started(rest); started < voters/2+1 {
 		return errNotEnoughStarted
 	}
-	return nil
+	if len(rest) == len(all) {
+		return nil // no member: the change itself finds that out
+	}
+	return s.wellWithout(ctx, kv.MemberID(id), 0)
 }
 
 // mayPromote refuses a voter that would leave no majority of started voters, as
