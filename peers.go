@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"sync/atomic"
+	"time"
 
 	"github.com/concord-kv/concord/internal/founding"
 	"github.com/concord-kv/concord/internal/replica"
@@ -19,16 +20,18 @@ type peerHandler struct {
 	circle  atomic.Pointer[circle]
 	replica atomic.Pointer[replica.Replica]
 	node    atomic.Pointer[Node]
+	serving chan struct{} // closed by serve
 }
 
 var _ transport.Handler = (*peerHandler)(nil)
 
-func newPeerHandler() *peerHandler { return &peerHandler{} }
+func newPeerHandler() *peerHandler { return &peerHandler{serving: make(chan struct{})} }
 
 // serve lets the replica have what comes from now on.
 func (h *peerHandler) serve(n *Node) {
 	h.replica.Store(n.replica)
 	h.node.Store(n)
+	close(h.serving)
 }
 
 var errEmptyCall = errors.New("the call is empty")
@@ -41,11 +44,15 @@ func (h *peerHandler) Receive(from uint64, ch transport.Channel, payload []byte)
 	}
 }
 
+// ReceiveStream waits for a member that has just joined: the leader sends it the
+// state as soon as it can be reached.
 func (h *peerHandler) ReceiveStream(from uint64, header []byte, body io.Reader) error {
-	if r := h.replica.Load(); r != nil {
-		return r.ReceiveStream(from, header, body)
+	select {
+	case <-h.serving:
+		return h.replica.Load().ReceiveStream(from, header, body)
+	case <-time.After(answerTimeout):
+		return errNotStarted
 	}
-	return errNotStarted
 }
 
 func (h *peerHandler) ReceiveCall(_ string, payload []byte) ([]byte, error) {
