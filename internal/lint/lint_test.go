@@ -121,7 +121,7 @@ func compiledImports(t *testing.T, fset *token.FileSet, pkg string) types.Import
 
 // coreBudget is how many packages of others a program that embeds Concord
 // compiles. It may fall. To raise it is a decision: say in docs/adr what for.
-const coreBudget = 40
+const coreBudget = 56
 
 // foreign are dependencies of the edges, which the core must not have.
 var foreign = []string{
