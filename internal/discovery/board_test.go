@@ -265,6 +265,7 @@ func TestTwoClustersOfOneName(t *testing.T) {
 		}
 		b.hear(three, "gossip", "", 0) // at odds with 2, while this one waits
 		b.hear(three, "gossip", "", 0)
+		synctest.Wait()
 		s.change(func(a *Announcement) { a.ClusterID = 22 })
 		three.Stamp++
 		b.hear(three, "gossip", "", 0) // at odds with this one

@@ -23,8 +23,9 @@ const (
 	// tending is how often others are looked for that this process does not
 	// gossip with yet.
 	tending = time.Second
-	// goodbye is how long saying it may take.
-	goodbye = time.Second
+	// goodbye is how long saying it may take: a turn or two of gossip, each of
+	// 200 ms. Who does not hear it finds out.
+	goodbye = 300 * time.Millisecond
 	// streamTime bounds a connection in which all is exchanged.
 	streamTime = 5 * time.Second
 	// mostJoins is how many processes are joined at a time.
@@ -165,11 +166,16 @@ func (g *gossip) listen() (*wire, error) {
 		}
 		return newWire(host, port, g.quiet())
 	}
-	w, err := newWire(everywhere, DefaultGossipPort, g.quiet())
+	return g.listenDefault(everywhere, DefaultGossipPort)
+}
+
+// listenDefault opens the port, or another where that is taken.
+func (g *gossip) listenDefault(host string, port int) (*wire, error) {
+	w, err := newWire(host, port, g.quiet())
 	if err == nil {
 		return w, nil
 	}
-	w, second := newWire(everywhere, 0, g.quiet())
+	w, second := newWire(host, 0, g.quiet())
 	if second != nil {
 		return nil, second
 	}
