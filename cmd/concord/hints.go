@@ -92,6 +92,11 @@ func hintFor(err error) string {
 	if errors.As(err, &usage) {
 		return cmp.Or(usage.hint, "Run the command with --help to see what it takes.")
 	}
+	if code := kv.CodeOf(err); code != kv.PermissionDenied && code != kv.Unauthenticated {
+		if next := kv.NextStep(err); next != "" {
+			return sentence(next)
+		}
+	}
 	for _, h := range hints {
 		if !errors.Is(err, h.is) {
 			continue
@@ -119,6 +124,14 @@ func hintFor(err error) string {
 		return "Run this as the user to whom it belongs, or give this user the right."
 	}
 	return ""
+}
+
+// sentence makes one of a next step, which is written without.
+func sentence(text string) string {
+	if text == "" || strings.HasPrefix(text, "'") {
+		return strings.TrimSuffix(text, ".") + "."
+	}
+	return strings.ToUpper(text[:1]) + strings.TrimSuffix(text[1:], ".") + "."
 }
 
 // message is the error in words. Where it already says what the named error in

@@ -12,9 +12,11 @@ import (
 )
 
 func newClusterCommand(g *globals) *cobra.Command {
-	cmd := &cobra.Command{Use: "cluster", Short: "Care for a whole cluster", Args: cobra.NoArgs,
+	cmd := &cobra.Command{Use: "cluster", Short: "See how a cluster is, and change its members", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
-	cmd.AddCommand(newRecoverCommand(g))
+	cmd.AddCommand(newClusterStatusCommand(g), newClusterMembersCommand(g), newClusterDiscoverCommand(g), newClusterAddCommand(g),
+		newClusterPromoteCommand(g), newClusterRemoveCommand(g), newClusterMoveLeaderCommand(g), newClusterLeaveCommand(g),
+		newClusterAutopilotCommand(g), newRecoverCommand(g))
 	return cmd
 }
 

@@ -178,12 +178,18 @@ func (g *globals) checkOutput(formats ...string) error {
 
 // connect opens a client, whose calls --timeout bounds; the caller closes it.
 func (g *globals) connect() (*client.Client, error) {
+	c, _, err := g.connectWith()
+	return c, err
+}
+
+// connectWith is connect, and tells how.
+func (g *globals) connectWith() (*client.Client, client.Config, error) {
 	var endpoints []string
 	for _, endpoint := range strings.Split(g.endpoints, ",") {
 		endpoints = append(endpoints, strings.Trim(endpoint, " "))
 	}
 	if g.timeout < 0 {
-		return nil, usagef("--timeout %v is negative; 0 means for ever", g.timeout)
+		return nil, client.Config{}, usagef("--timeout %v is negative; 0 means for ever", g.timeout)
 	}
 	timeout := g.timeout
 	if timeout == 0 {
@@ -191,12 +197,13 @@ func (g *globals) connect() (*client.Client, error) {
 	}
 	cfg := client.Config{Endpoints: endpoints, Timeout: timeout}
 	if err := g.show(&cfg); err != nil {
-		return nil, err
+		return nil, cfg, err
 	}
 	if err := g.clientTLS.set(&cfg); err != nil {
-		return nil, err
+		return nil, cfg, err
 	}
-	return client.New(cfg)
+	c, err := client.New(cfg)
+	return c, cfg, err
 }
 
 // withStore runs do with a client.

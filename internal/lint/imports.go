@@ -56,7 +56,7 @@ var mayImport = map[string][]string{
 	"client":              {"kv"},
 	".":                   append([]string{"internal/backup"}, lowerHalf...),
 	"server":              append([]string{"kv", "internal/lockpb", "internal/telemetry"}, edges...),
-	"cmd/concord":         {".", "server", "client", "kv", "internal/backup", "internal/certs", "internal/etcdfile", "internal/migrate"},
+	"cmd/concord":         {".", "server", "client", "kv", "internal/backup", "internal/certs", "internal/etcdfile", "internal/migrate", "internal/restapi"},
 	"concordtest":         {".", "kv"},
 	"internal/sim":        append([]string{"kv/kvtest/lincheck"}, lowerHalf...),
 	"internal/chaos":      {"kv", "client", "kv/kvtest/lincheck", "internal/loopback"},
