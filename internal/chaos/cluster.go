@@ -155,6 +155,18 @@ func (m *member) kill() {
 	}
 }
 
+// end ends the process as an operator does, and waits for it.
+func (m *member) end() error {
+	if err := m.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		return err
+	}
+	if err := m.cmd.Wait(); err != nil {
+		return fmt.Errorf("%s was told to end, and did so with: %w", m.name, err)
+	}
+	m.cmd = nil
+	return nil
+}
+
 // hurt does the fault to a member, heal undoes it.
 func (c *cluster) hurt(m *member, kind string) error {
 	switch {

@@ -19,9 +19,14 @@ const (
 	cutIn       = "cut-in"
 	cutOut      = "cut-out"
 	power       = "power"
+	moveLeader  = "move"
+	roll        = "roll"
 )
 
-var faultKinds = []string{killLeader, killMember, killAll, pauseLeader, cutOff, cutIn, cutOut, power}
+var faultKinds = []string{killLeader, killMember, killAll, pauseLeader, cutOff, cutIn, cutOut, power, moveLeader, roll}
+
+// isPlanned reports whether the kind is what operators do on purpose.
+func isPlanned(kind string) bool { return kind == moveLeader || kind == roll }
 
 func isCut(kind string) bool { return kind == cutOff || kind == cutIn || kind == cutOut }
 
@@ -50,6 +55,12 @@ func (p plan) fault(ctx context.Context, c *cluster, l *load, kind string, rng *
 	}
 	victims := c.victims(kind, leader, rng)
 	start := time.Now()
+	if isPlanned(kind) {
+		if err := c.planned(ctx, kind, leader, rng); err != nil {
+			return 0, err
+		}
+		victims = nil
+	}
 	for _, m := range victims {
 		if err := c.hurt(m, kind); err != nil {
 			return 0, err
@@ -78,6 +89,34 @@ func (p plan) fault(ctx context.Context, c *cluster, l *load, kind string, rng *
 		return 0, err
 	}
 	return l.longestGap(start), nil
+}
+
+// planned moves leadership to another member, or restarts all of them, one after
+// the other, each when the one before has caught up.
+func (c *cluster) planned(ctx context.Context, kind string, leader *member, rng *rand.Rand) error {
+	if kind == moveLeader {
+		to := leader
+		for to == leader {
+			to = c.members[rng.IntN(len(c.members))]
+		}
+		s, err := c.client.Status(ctx, to.clientAddr)
+		if err != nil {
+			return err
+		}
+		return c.client.MoveLeader(ctx, s.Member)
+	}
+	for _, m := range c.members {
+		if err := m.end(); err != nil {
+			return err
+		}
+		if err := m.start(); err != nil {
+			return err
+		}
+		if err := c.ready(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // victims are those whom a fault of the kind meets.
@@ -123,8 +162,8 @@ func (o outages) summary(election time.Duration) string {
 			}
 			return text
 		}
-		parts = append(parts, fmt.Sprintf("%s: median %s, worst %s of %d", kind,
-			show(sorted[len(sorted)/2]), show(sorted[len(sorted)-1]), len(sorted)))
+		parts = append(parts, fmt.Sprintf("%s: median %s, p99 %s, worst %s of %d", kind,
+			show(sorted[len(sorted)/2]), show(sorted[(len(sorted)*99+99)/100-1]), show(sorted[len(sorted)-1]), len(sorted)))
 	}
 	slices.Sort(parts)
 	return "outage " + strings.Join(parts, "; ")

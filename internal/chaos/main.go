@@ -6,6 +6,7 @@
 //
 //	go run ./internal/chaos -faults 100 -kinds leader,member,all -seed 1
 //	go run ./internal/chaos -faults 100 -kinds pause,cut -round 25 -seed 1
+//	go run ./internal/chaos -faults 50 -kinds roll -clients 20 -rate 50
 //
 // A cut (-kinds cut, cut-in, cut-out) parts the leader from the other members,
 // not from clients: it goes on as a leader until it notices. Connections stay
@@ -53,7 +54,7 @@ func main() {
 	flag.Uint64Var(&p.seed, "seed", 1, "seed of faults and load")
 	flag.IntVar(&p.members, "members", 3, "members of the cluster")
 	flag.IntVar(&p.faults, "faults", 20, "how many faults")
-	flag.StringVar(&kinds, "kinds", "leader,member,all", "faults to draw from: leader, member, all (kill -9), pause (stop the leader), cut (the leader off from the others; also cut-in, cut-out: one way), power")
+	flag.StringVar(&kinds, "kinds", "leader,member,all", "faults to draw from: leader, member, all (kill -9), pause (stop the leader), cut (the leader off from the others; also cut-in, cut-out: one way), power, and what is done on purpose: move (the leader), roll (restart all, one after the other)")
 	flag.IntVar(&p.clients, "clients", 9, "concurrent clients")
 	flag.IntVar(&p.rate, "rate", 60, "operations a second of each client")
 	flag.IntVar(&p.round, "round", 10, "faults between two checks of the history")
@@ -86,6 +87,8 @@ func (p plan) check() error {
 	switch {
 	case p.members < 1 || p.faults < 1 || p.clients < 1 || p.rate < 1 || p.round < 1:
 		return errors.New("-members, -faults, -clients, -rate and -round must be 1 or more")
+	case p.members < 2 && slices.ContainsFunc(p.kinds, isPlanned):
+		return errors.New("-kinds move and roll need 2 or more -members")
 	case p.election < 50*time.Millisecond:
 		return fmt.Errorf("-election-timeout %v is too short; use 50ms or more", p.election)
 	}
