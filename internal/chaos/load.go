@@ -87,7 +87,9 @@ func (l *load) work(ctx context.Context, s kv.KV, id int, rng *rand.Rand, every 
 		default:
 			_, err = r.Swap(ctx, key, value, mod)
 		}
-		l.note(err, wrote)
+		if err == nil || ctx.Err() == nil { // else the round is over
+			l.note(err, wrote)
+		}
 		select {
 		case <-ctx.Done():
 			return
