@@ -9,9 +9,6 @@ import (
 	"time"
 )
 
-// kill is kill -9.
-var kill = os.Kill
-
 // TestKubeAPI runs everything on one store, one after the other. The figures are
 // taken before anything goes that somebody reads: a resource, a server, a member,
 // an old version.
@@ -44,6 +41,7 @@ func TestKubeAPI(t *testing.T) {
 		{"load", testLoad},
 		{"events", testEvents},
 		{"election", testElection},
+		{"workloads", testWorkloads},
 		{"figures", testFigures},
 		{"custom", testCustom},
 		{"addresses", testAddresses},

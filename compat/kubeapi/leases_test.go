@@ -3,6 +3,7 @@ package kubeapi
 import (
 	"fmt"
 	"net/http"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -139,7 +140,7 @@ func addresses(a api) (list []string) {
 func testAddresses(t *testing.T, servers []*server) {
 	a, dead := api{servers[0], t}, servers[1]
 	until(t, "three addresses", func() bool { return len(addresses(a)) == 3 })
-	dead.end(kill)
+	dead.end(os.Kill)
 	began := time.Now()
 	until(t, "two addresses", func() bool {
 		left := addresses(a)

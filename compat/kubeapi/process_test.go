@@ -51,11 +51,14 @@ func newServer(t *testing.T, name, addr string, flags ...string) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// Nobody makes accounts for namespaces here. The store has ten seconds to show
+	// that it is well, because the machine may be busy.
 	s.flags = append([]string{
 		"--etcd-servers=" + os.Getenv("ENDPOINTS"), "--bind-address=" + host, "--secure-port=" + port,
 		"--advertise-address=192.0.2." + name, "--service-cluster-ip-range=10.0.0.0/24", "--cert-dir=" + s.dir,
-		"--authorization-mode=Node,RBAC", "--token-auth-file=" + filepath.Join(s.dir, "tokens"),
+		"--authorization-mode=Node,RBAC", "--disable-admission-plugins=ServiceAccount", "--token-auth-file=" + filepath.Join(s.dir, "tokens"),
 		"--service-account-issuer=https://kubernetes.default.svc", "--event-ttl=" + eventTTL.String(),
+		"--etcd-healthcheck-timeout=10s", "--etcd-readycheck-timeout=10s",
 	}, flags...)
 	if ca := os.Getenv("CA"); ca != "" {
 		s.flags = append(s.flags, "--etcd-cafile="+ca, "--etcd-certfile="+os.Getenv("CERT"), "--etcd-keyfile="+os.Getenv("KEY"))
