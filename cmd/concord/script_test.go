@@ -35,7 +35,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"code": cmdCode, "start": cmdStart, "end": cmdEnd, "said": cmdSaid, "ports": cmdPorts, "flip": cmdFlip, "tear": cmdTear,
-			"stranger": cmdStranger, "forbid": cmdForbid,
+			"stranger": cmdStranger, "forbid": cmdForbid, "until": cmdUntil,
 		},
 	})
 }
