@@ -9,7 +9,7 @@ import (
 )
 
 // maxTargets bounds how many addresses are asked.
-const maxTargets = 10 * MaxMembers
+const maxTargets = 3 * MaxMembers
 
 // target is where another process is asked: one of the list, by its name, or
 // whoever is at an address.

@@ -9,7 +9,7 @@ import (
 )
 
 // maxKnown bounds how many others are remembered.
-const maxKnown = 10 * MaxMembers
+const maxKnown = 3 * MaxMembers
 
 // key is what another process is remembered by.
 func (m *Machine) key(id uint64, name string) string {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 )
@@ -451,6 +452,7 @@ func FuzzMessage(f *testing.F) {
 		f.Add(p.m.Status().encode())
 	}
 	f.Add([]byte(`{"version":3}`))
+	f.Add(expectingStatus().encode())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s, err := decode(b)
 		if err != nil {
@@ -463,14 +465,28 @@ func FuzzMessage(f *testing.F) {
 		for _, n := range s.Names {
 			names[n] = []string{"x"}
 		}
-		m, err := NewMachine(Settings{Name: "me", Group: s.Group, Peers: names}, Record{ID: 42}, rand.Uint64)
-		if err != nil {
-			return
-		}
-		if out := m.Step(Input{Heard: s}); out.Save != nil {
-			if err := out.Save.Check(); err != nil {
-				t.Fatal(err)
+		for _, set := range []Settings{
+			{Name: "me", Group: s.Group, Peers: names},
+			{Name: "me", Group: s.Group, Expect: max(s.Expect, 1), Addrs: []string{"x"}, Patience: Patience{Listen: -1}},
+		} {
+			m, err := NewMachine(set, Record{ID: 42}, rand.Uint64)
+			if err != nil {
+				return
+			}
+			for _, now := range []time.Duration{0, time.Minute} {
+				out := m.Step(Input{Now: now, Heard: s, Answer: true})
+				if out.Save == nil {
+					continue
+				}
+				if err := out.Save.Check(); err != nil {
+					t.Fatal(err)
+				}
 			}
 		}
 	})
+}
+
+func expectingStatus() *Status {
+	return &Status{Version: version, Name: "a", Expect: 2, Free: 1, PeerAddrs: []string{"x"}, Record: Record{ID: 1, Seq: 1, Phase: Proposed,
+		Proposal: &Proposal{Cluster: 3, Proposer: 1, Seq: 1, Members: []Member{{ID: 1, Name: "a"}, {ID: 42, Name: "me", PeerAddrs: []string{"x"}}}}}}
 }
