@@ -2,6 +2,7 @@ package sim
 
 import (
 	"github.com/concord-kv/concord/internal/replica"
+	"github.com/concord-kv/concord/internal/steward"
 	"github.com/concord-kv/concord/internal/vfs"
 )
 
@@ -23,7 +24,18 @@ type Bug struct {
 	// checks see it before.
 	Input  func(p *process, in *replica.Input)
 	Output func(p *process, out *replica.Output)
-	shell  shellBug
+	// View changes what a steward sees, and Tend what it does about it.
+	View  func(p *process, v *steward.View)
+	Tend  func(a *steward.Action) []*steward.Action
+	shell shellBug
+}
+
+// parts are what a steward does.
+func (b *Bug) parts(a *steward.Action) []*steward.Action {
+	if b.Tend != nil {
+		return b.Tend(a)
+	}
+	return []*steward.Action{a}
 }
 
 // shellBug is what a wrong shell would do.
@@ -38,4 +50,6 @@ type shellBug struct {
 	blindRetry bool
 	// plainRevoke ends leases by id, whoever leads when it is applied.
 	plainRevoke bool
+	// noLearners lets new members vote at once.
+	noLearners bool
 }

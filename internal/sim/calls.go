@@ -23,6 +23,7 @@ type calls struct {
 	// changes of the membership under way.
 	changeID uint64
 	changes  map[uint64]waiter
+	tending  bool // one of the steward's is
 }
 
 // localCall is a proposal that only the leader of its term may make.

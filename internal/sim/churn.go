@@ -63,9 +63,9 @@ func (w *world) changeMember(at, who *node, op machine.MemberOp) {
 	if op == machine.AddMember {
 		w.loop.after(w.downtime()/10, who.start)
 	}
-	at.change(change, func() {
-		if op == machine.RemoveMember {
-			w.loop.after(w.downtime(), who.retire)
+	at.change(change, func(err error) {
+		if err == nil && op == machine.RemoveMember {
+			w.loop.after(w.downtime(), func() { who.retire(nil) })
 		}
 	})
 }
@@ -79,11 +79,15 @@ func (w *world) swapMembers(at, learner, voter *node) {
 		Context: machine.EncodeMembers(nil,
 			machine.MemberChange{Op: machine.PromoteMember, Member: member(learner, false)},
 			machine.MemberChange{Op: machine.RemoveMember, Member: member(voter, false)}),
-	}, func() { w.loop.after(w.downtime(), voter.retire) })
+	}, func(err error) {
+		if err == nil {
+			w.loop.after(w.downtime(), func() { voter.retire(nil) })
+		}
+	})
 }
 
 // change has a node propose a change of the membership.
-func (n *node) change(change *replica.ConfChange, done func()) {
+func (n *node) change(change *replica.ConfChange, done func(error)) {
 	w, p := n.w, n.proc
 	n.do(n.life, func() {
 		c := &p.calls
@@ -95,8 +99,8 @@ func (n *node) change(change *replica.ConfChange, done func()) {
 			w.tell("change at %s: %s", n, describeAnswer(res, err, false))
 			if err == nil {
 				w.tally.churned++
-				done()
 			}
+			done(err)
 		}
 		p.step(replica.Input{Kind: replica.InputConfChange, ID: c.changeID, Change: change})
 	})
@@ -105,20 +109,21 @@ func (n *node) change(change *replica.ConfChange, done func()) {
 // retire ends a removed member for ever, once the others do not need it any
 // more: until most of those who stay have the commit of its removal on disk, an
 // election after a power cut would need its vote; and a joint configuration,
-// which is left by an entry of its own, needs majorities of both its halves.
-func (n *node) retire() {
-	voters, know := n.w.conf.GetVoters(), 0
-	for _, id := range voters {
-		if n.w.byID(id).logs.writtenState.Commit >= n.w.confAt {
-			know++
-		}
+// which is left by an entry of its own, needs majorities of both its halves. Then
+// comes what is to come.
+func (n *node) retire(then func()) {
+	if !n.w.known() || has(n.w.conf.GetVoters(), n.id) || len(n.w.conf.GetVotersOutgoing()) > 0 {
+		n.w.loop.after(n.w.opt.election, func() { n.retire(then) })
+		return
 	}
-	if 2*know <= len(voters) || has(voters, n.id) || len(n.w.conf.GetVotersOutgoing()) > 0 {
-		n.w.loop.after(n.w.opt.election, n.retire)
+	if n.gone {
 		return
 	}
 	if n.up() {
 		n.crash(crashKill)
 	}
 	n.gone = true
+	if then != nil {
+		then()
+	}
 }

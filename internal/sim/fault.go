@@ -174,7 +174,9 @@ func (w *world) faultOneWay() {
 	})
 }
 
-func (w *world) cutBetween(cut func(from, to *node) bool) {
+func (w *world) cutBetween(cut func(from, to *node) bool) { w.cutFor(w.downtime(), cut) }
+
+func (w *world) cutFor(long time.Duration, cut func(from, to *node) bool) {
 	mode := w.cutMode()
 	var pairs [][2]int
 	for _, from := range w.nodes {
@@ -186,7 +188,7 @@ func (w *world) cutBetween(cut func(from, to *node) bool) {
 		}
 	}
 	w.tell("cut %v", pairs)
-	w.loop.after(w.downtime(), func() {
+	w.loop.after(long, func() {
 		w.tell("heal %v", pairs)
 		for _, p := range pairs {
 			w.net.heal(p[0], p[1])
@@ -235,7 +237,7 @@ func (w *world) faultFlip() {
 		}
 	}
 	n := w.victim()
-	if n.disk.damaged || 2*(lost+1) >= len(w.conf.GetVoters()) {
+	if w.opt.tend.on && !w.mayLose(n) || n.disk.damaged || 2*(lost+1) >= len(w.conf.GetVoters()) {
 		return
 	}
 	if n.up() {

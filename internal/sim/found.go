@@ -55,7 +55,7 @@ func (w *world) addNode() *node {
 }
 
 func member(n *node, learner bool) kv.Member {
-	return kv.Member{ID: kv.MemberID(n.id), Name: n.String(), PeerAddrs: []string{n.String() + ":2380"}, Learner: learner}
+	return kv.Member{ID: kv.MemberID(n.id), Name: n.label(), PeerAddrs: []string{n.label() + ":2380"}, Learner: learner}
 }
 
 // bootstrap writes what a founder's disk has before its first start.
@@ -106,6 +106,7 @@ func (w *world) applyTime(entries int) time.Duration {
 func (w *world) deliver(r route, payload []byte) {
 	n, sender := w.nodes[r.to], w.nodes[r.from].id
 	n.do(n.life, func() {
+		n.hear(sender)
 		n.proc.step(replica.Input{Kind: replica.InputMessage, Peer: sender, Payload: payload})
 	})
 }

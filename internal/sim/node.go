@@ -28,6 +28,9 @@ type node struct {
 	// state is what the running process last published.
 	state replica.State
 	logs  shadow
+
+	alias string // of a node that came back without its data: the name it had
+	seen  sightings
 }
 
 // shadow is what a member's log must hold, kept beside it.
@@ -150,6 +153,7 @@ func (n *node) start() {
 		return
 	}
 	n.life++
+	n.seen.heard = nil
 	n.w.tally.starts++
 	n.disk.boot()
 	if bug := n.w.bug(); bug.Boot != nil {
@@ -181,6 +185,9 @@ func (n *node) refused(err error) {
 		n.w.restartLater(n)
 	case n.disk.damaged:
 		n.gone = true
+		if n.w.opt.tend.on {
+			n.comeBack()
+		}
 	default:
 		violate("%s refuses its own undamaged disk: %v", n, err)
 	}

@@ -27,6 +27,7 @@ func (n *node) observe(out *replica.Output) {
 	}
 	if s.Role == replica.Leader && w.ledger.leads(n.id, s.Term) {
 		w.tally.elections++
+		n.seen.led = w.loop.now
 		w.tell("%s leads term %d", n, s.Term)
 		n.observeLeader(s.Term)
 	}
@@ -51,6 +52,9 @@ func (n *node) observeWrite(b *replica.Batch) {
 			n.w.ledger.filled(n.id, slot{e.Index, e.Term}, content{digest(e.Data) ^ uint64(e.Type), before})
 		}
 		before, known = e.Term, true
+		if n.w.opt.tend.on && raftpb.EntryType(e.Type) != raftpb.EntryNormal {
+			n.w.tending.proposed[slot{e.Index, e.Term}] = true
+		}
 	}
 	logs.write(b)
 }
@@ -150,6 +154,7 @@ func (n *node) changed(e *raftpb.Entry) {
 	n.logs.conf = changer.Tracker.ConfState()
 	if e.GetIndex() > n.w.confAt {
 		n.w.conf, n.w.confAt = n.logs.conf, e.GetIndex()
+		n.w.checkVoters(n.w.conf)
 	}
 	n.w.tell("%s has voters %x learners %x", n, n.logs.conf.GetVoters(), n.logs.conf.GetLearners())
 }

@@ -69,6 +69,7 @@ type mix struct {
 	apply    time.Duration // mean time to apply an entry
 	skew     float64       // clocks run at 1 ± skew
 	load     loadMix
+	tend     tendMix
 }
 
 // limitMix are the limits of the replica that a run draws, often absurdly
@@ -158,6 +159,6 @@ func drawLoad(rnd chance) loadMix {
 }
 
 func (m *mix) String() string {
-	return fmt.Sprintf("nodes=%d election=%v skew=%g apply=%v net=%+v disk=%+v limits=%+v load=%+v",
-		m.nodes, m.election, m.skew, m.apply, m.net, m.disk, m.limits, m.load)
+	return fmt.Sprintf("nodes=%d election=%v skew=%g apply=%v net=%+v disk=%+v limits=%+v load=%+v tend=%+v",
+		m.nodes, m.election, m.skew, m.apply, m.net, m.disk, m.limits, m.load, m.tend)
 }

@@ -100,6 +100,10 @@ func (p *process) begin() {
 	}
 	p.tick()
 	p.duties()
+	if n.w.opt.tend.on {
+		p.tend()
+		p.listen()
+	}
 }
 
 // tick brings the time, every tick of the node's own clock.

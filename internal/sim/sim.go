@@ -23,8 +23,9 @@ type world struct {
 	chaos, load, rnd chance
 
 	truth
-	people people
-	tally  tally
+	people  people
+	tally   tally
+	tending tending
 
 	// healed is set when the faults end, closing when nobody asks any more.
 	healed, closing bool
@@ -47,7 +48,7 @@ type truth struct {
 
 // tally counts what shows that a run was worth something.
 type tally struct {
-	starts, elections, acked, reads, snapshots, installs, watched, expired, refused, churned, ended int
+	starts, elections, acked, reads, snapshots, installs, watched, expired, refused, churned, ended, tended int
 }
 
 // Run simulates a cluster as o says. It replaces crypto/rand.Reader while it
@@ -90,9 +91,11 @@ func newWorld(o Options) *world {
 		rnd:   newChance(o.Seed, "latency"),
 		truth: truth{ledger: newLedger(), model: newModel(), history: newHistory(150)},
 	}
+	w.opt.drawTending(&o)
 	if bug := w.bug(); bug.Mix != nil {
 		bug.Mix(&w.opt)
 	}
+	w.mixTending()
 	w.people.commands = map[string]*command{}
 	w.net = network{loop: &w.loop, rnd: newChance(o.Seed, "network"), opt: w.opt.net, deliver: w.deliver, down: w.peerDown}
 	return w
@@ -108,6 +111,7 @@ func (w *world) run() {
 	w.heal()
 	end := w.options.Chaos + w.options.Calm
 	w.loop.run(int64(end - w.quiet()))
+	w.checkTended()
 	w.closing = true
 	w.loop.run(int64(end))
 	w.finish()
@@ -123,6 +127,7 @@ func (w *world) quiet() time.Duration {
 func (w *world) heal() {
 	w.tell("all heals")
 	w.healed, w.net.healed = true, true
+	w.tending.joinUntil = w.loop.now + 10*int64(w.opt.election)
 	for from := range w.nodes {
 		for to := range w.nodes {
 			w.net.heal(from, to)
