@@ -45,6 +45,11 @@ var planted = []struct {
 	{Bug{Name: "fsync left out", Disk: wrapDisk(func(d *buggyFS) { d.skipSync = true })}, 6 * time.Minute, nil},
 	{Bug{Name: "corruption taken for a torn tail", Boot: cutTail}, 30 * time.Minute, nil},
 	{Bug{Name: "clock runs at half speed on one member", Input: slowClock}, 30 * time.Minute, nil},
+	{Bug{Name: "dead voter removed before its place is taken", Mix: tended, Tend: removeFirst}, 2 * time.Hour, nil},
+	{Bug{Name: "no grace after an election", Mix: tended, View: judgeAtOnce}, 2 * time.Hour, nil},
+	{Bug{Name: "vote of a lost disk taken without a look at its old identity", Mix: tended, View: ignoreOld}, 2 * time.Hour, nil},
+	{Bug{Name: "members vote before they have caught up", Mix: tended, shell: shellBug{noLearners: true}}, 2 * time.Hour, nil},
+	{Bug{Name: "voters are made one by one", Mix: tended, Tend: oneByOne}, 2 * time.Hour, nil},
 	{reuseReadID(Bug{Name: "read-index id used again", Mix: slowNetwork}), 5 * time.Hour, nil},
 }
 
