@@ -39,6 +39,12 @@ SIM = go test ./internal/sim -run '^TestSeeds$$' -count=1 -v -timeout 0 -sim.sta
 sim: ## SEEDS (1000) simulated clusters of a minute each, from seed START (1)
 	$(SIM) -sim.seeds=$(SEEDS) -sim.time=24h
 
+FORMS ?= 1000
+
+.PHONY: formation
+formation: ## FORMS (1000) simulated foundings of clusters of each kind, from seed START (1)
+	go test ./internal/sim -run '^TestFormation$$' -count=1 -v -timeout 0 -sim.start=$(START) -form.seeds=$(FORMS)
+
 sim-long: ## as many of them as HOURS (8) hold
 	$(SIM) -sim.seeds=0 -sim.time=$(HOURS)h
 
