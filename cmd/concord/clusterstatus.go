@@ -122,7 +122,7 @@ func statusRow(s *restapi.Status, m *restapi.Figure) []string {
 // shortTime writes microseconds in three digits or so.
 func shortTime(micros int64) string {
 	d := time.Duration(micros) * time.Microsecond
-	for unit := time.Millisecond; unit <= time.Second; unit *= 1000 {
+	for unit := time.Microsecond; unit <= time.Second; unit *= 1000 {
 		if d < 10*unit {
 			return d.Round(unit / 100).String()
 		}
