@@ -126,13 +126,15 @@ func hex(n uint64) string { return strconv.FormatUint(n, 16) }
 // nothing is the request of those that have none.
 type nothing struct{}
 
-var errUnsupported = kv.WithNext(kv.ErrUnsupported, "this member was started by a program that does not offer it")
+func unsupported() error {
+	return kv.WithNext(kv.ErrUnsupported, "this member was started by a program that does not offer it")
+}
 
 func (a *api) overseer() (kv.Overseer, error) {
 	if o, ok := a.cluster.(kv.Overseer); ok {
 		return o, nil
 	}
-	return nil, errUnsupported
+	return nil, unsupported()
 }
 
 func (a *api) status(ctx context.Context, _ *nothing) (s Status, err error) {
@@ -160,7 +162,7 @@ func (a *api) pilot() (kv.Pilot, error) {
 	if p, ok := a.cluster.(kv.Pilot); ok {
 		return p, nil
 	}
-	return nil, errUnsupported
+	return nil, unsupported()
 }
 
 func (a *api) autopilot(ctx context.Context, _ *nothing) (out Autopilot, err error) {

@@ -74,9 +74,10 @@ func (f *fake) SetAutopilot(_ context.Context, a kv.Autopilot) error {
 	return f.did("set %v", a)
 }
 
-// ask serves one request.
-func ask(t *testing.T, c kv.Cluster, method, path, body string) *httptest.ResponseRecorder {
+// ask serves one request, of a method and a path.
+func ask(t *testing.T, c kv.Cluster, request, body string) *httptest.ResponseRecorder {
 	t.Helper()
+	method, path, _ := strings.Cut(request, " ")
 	mux, all := http.NewServeMux(), Routes(c)
 	for _, r := range all {
 		mux.HandleFunc(r.Method+" "+r.Path, r.Serve)
@@ -123,7 +124,7 @@ func TestChanges(t *testing.T) {
 		{"leave", `{"member":"n2"}`, 409, "", "this member is n1 (a1), not n2; nothing was done"},
 	} {
 		f := new(fake)
-		w := ask(t, f, http.MethodPost, "/v1/cluster/"+c.path, c.body)
+		w := ask(t, f, "POST /v1/cluster/"+c.path, c.body)
 		if w.Code != c.status || strings.Join(f.done, ",") != c.done || !strings.Contains(w.Body.String(), c.want) {
 			t.Errorf("%s %s: %d %s, did %q", c.path, c.body, w.Code, w.Body, f.done)
 		}
@@ -134,7 +135,7 @@ func TestChanges(t *testing.T) {
 func TestErrors(t *testing.T) {
 	for code, status := range statuses {
 		f := &fake{err: kv.WithNext(&kv.Error{Code: code, Message: "so"}, "then")}
-		w := ask(t, f, http.MethodPost, "/v1/cluster/leave", "")
+		w := ask(t, f, "POST /v1/cluster/leave", "")
 		var e Error
 		if err := json.Unmarshal(w.Body.Bytes(), &e); err != nil || w.Code != status || w.Code < 400 {
 			t.Errorf("%v: %d %s %v", code, w.Code, w.Body, err)
@@ -163,7 +164,7 @@ func TestErrors(t *testing.T) {
 }
 
 func TestStatus(t *testing.T) {
-	w := ask(t, new(fake), http.MethodGet, "/v1/cluster/status", "")
+	w := ask(t, new(fake), "GET /v1/cluster/status", "")
 	var s Status
 	if err := json.Unmarshal(w.Body.Bytes(), &s); err != nil || w.Code != 200 {
 		t.Fatal(w.Code, err)
@@ -187,20 +188,20 @@ func TestStatus(t *testing.T) {
 
 func TestMembersAndAutopilot(t *testing.T) {
 	f := &fake{pilot: kv.Autopilot{Enabled: true, Voters: 3, DeadAfter: time.Minute}}
-	if w := ask(t, f, http.MethodGet, "/v1/cluster/members", ""); !strings.HasPrefix(w.Body.String(), `{"members":[{"id":"a1","name":"n1","learner":false,"peer_addrs":["h1:1"],"client_addrs":["h1:2"]},`) {
+	if w := ask(t, f, "GET /v1/cluster/members", ""); !strings.HasPrefix(w.Body.String(), `{"members":[{"id":"a1","name":"n1","learner":false,"peer_addrs":["h1:1"],"client_addrs":["h1:2"]},`) {
 		t.Errorf("%s", w.Body)
 	}
-	if w := ask(t, f, http.MethodGet, "/v1/cluster/autopilot", ""); w.Body.String() != `{"enabled":true,"voters":3,"dead_after_ms":60000,"leader":"a1","judgement":["well"]}`+"\n" {
+	if w := ask(t, f, "GET /v1/cluster/autopilot", ""); w.Body.String() != `{"enabled":true,"voters":3,"dead_after_ms":60000,"leader":"a1","judgement":["well"]}`+"\n" {
 		t.Errorf("%s", w.Body)
 	}
-	if w := ask(t, f, http.MethodPut, "/v1/cluster/autopilot", `{"voters":5}`); w.Code != 200 || f.pilot != (kv.Autopilot{Enabled: true, Voters: 5, DeadAfter: time.Minute}) {
+	if w := ask(t, f, "PUT /v1/cluster/autopilot", `{"voters":5}`); w.Code != 200 || f.pilot != (kv.Autopilot{Enabled: true, Voters: 5, DeadAfter: time.Minute}) {
 		t.Errorf("%s, %+v", w.Body, f.pilot)
 	}
-	if w := ask(t, f, http.MethodPut, "/v1/cluster/autopilot", `{"enabled":false,"dead_after_ms":1000}`); w.Code != 200 || f.pilot != (kv.Autopilot{Voters: 5, DeadAfter: time.Second}) {
+	if w := ask(t, f, "PUT /v1/cluster/autopilot", `{"enabled":false,"dead_after_ms":1000}`); w.Code != 200 || f.pilot != (kv.Autopilot{Voters: 5, DeadAfter: time.Second}) {
 		t.Errorf("%s, %+v", w.Body, f.pilot)
 	}
 	f.err = kv.ErrNoLeader
-	if w := ask(t, f, http.MethodPut, "/v1/cluster/autopilot", `{}`); w.Code != 503 {
+	if w := ask(t, f, "PUT /v1/cluster/autopilot", `{}`); w.Code != 503 {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
 }
@@ -209,18 +210,18 @@ func TestMembersAndAutopilot(t *testing.T) {
 func TestLittle(t *testing.T) {
 	for _, r := range []string{"GET status", "GET autopilot", "PUT autopilot", "POST leave"} {
 		method, path, _ := strings.Cut(r, " ")
-		if w := ask(t, struct{ kv.Cluster }{new(fake)}, method, "/v1/cluster/"+path, ""); w.Code != http.StatusNotImplemented {
+		if w := ask(t, struct{ kv.Cluster }{new(fake)}, method+" /v1/cluster/"+path, ""); w.Code != http.StatusNotImplemented {
 			t.Errorf("%s: %d %s", r, w.Code, w.Body)
 		}
 	}
 }
 
 func TestNoRoute(t *testing.T) {
-	w := ask(t, new(fake), http.MethodDelete, "/v1/cluster/autopilot", "")
+	w := ask(t, new(fake), "DELETE /v1/cluster/autopilot", "")
 	if w.Code != http.StatusMethodNotAllowed || w.Header().Get("Allow") != "GET, PUT" {
 		t.Errorf("%d %v", w.Code, w.Header())
 	}
-	if w := ask(t, new(fake), http.MethodGet, "/v1/cluster", ""); w.Code != http.StatusNotFound || !strings.Contains(w.Body.String(), "GET /v1/cluster/status") {
+	if w := ask(t, new(fake), "GET /v1/cluster", ""); w.Code != http.StatusNotFound || !strings.Contains(w.Body.String(), "GET /v1/cluster/status") {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
 }
@@ -259,7 +260,7 @@ func TestDescription(t *testing.T) {
 		t.Errorf("described: %q\nserved: %q", described, served)
 	}
 	for _, path := range []string{"status", "members", "autopilot"} {
-		w := ask(t, new(fake), http.MethodGet, "/v1/cluster/"+path, "")
+		w := ask(t, new(fake), "GET /v1/cluster/"+path, "")
 		for _, field := range regexp.MustCompile(`"([a-z_0-9]+)":`).FindAllStringSubmatch(w.Body.String(), -1) {
 			if !strings.Contains(string(data), " "+field[1]+":") {
 				t.Errorf("the field %s of %s is not described", field[1], path)
