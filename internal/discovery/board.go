@@ -30,6 +30,8 @@ type board struct {
 	read    func() Announcement
 	handler Handler
 	news    chan struct{} // wakes dispatch
+	// complain is told whether others would take what this process says.
+	complain func(error)
 	// wakes are called, without a lock, when this process or another has
 	// something new to say; they must not block. Set before Run.
 	announcers []func()
@@ -70,9 +72,10 @@ func newMarks() marks {
 	return marks{map[uint64]bool{}, map[stranger]bool{}, map[conflict]bool{}}
 }
 
-func newBoard(cfg Config) *board {
+func newBoard(cfg Config, complain func(error)) *board {
 	return &board{
-		cluster: cfg.Cluster, read: cfg.Self, handler: cfg.Handler, news: make(chan struct{}, 1),
+		complain: complain,
+		cluster:  cfg.Cluster, read: cfg.Self, handler: cfg.Handler, news: make(chan struct{}, 1),
 		known: map[uint64]Sighting{}, strangers: map[stranger]Stranger{}, conflicts: map[conflict]Conflict{}, fresh: newMarks(),
 	}
 }
@@ -86,12 +89,19 @@ func (b *board) speak() (a Announcement, ok bool) {
 	b.selfMu.Lock()
 	defer b.selfMu.Unlock()
 	a = b.read()
+	changed := false
+	defer func() {
+		if changed {
+			b.complain(a.check())
+		}
+	}()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	a.Cluster, a.GossipAddr = b.cluster, b.gossip
 	a.PeerAddrs, a.ClientAddrs = slices.Clone(a.PeerAddrs), slices.Clone(a.ClientAddrs)
 	a = a.fit()
 	if a.Stamp = b.self.Stamp; !a.Same(b.self) {
+		changed = true
 		a.Stamp++
 		b.self = a
 		for _, other := range b.known { // in any order: each is marked

@@ -99,7 +99,7 @@ func heard(id uint64) Announcement {
 func withBoard(t *testing.T, f func(b *board, d *diary, s *speaker)) {
 	synctest.Test(t, func(t *testing.T) {
 		d, s := &diary{}, process(1)
-		b := newBoard(Config{Cluster: "c", Self: s.self, Handler: d})
+		b := newBoard(Config{Cluster: "c", Self: s.self, Handler: d}, func(error) {})
 		ctx, stop := context.WithCancel(context.Background())
 		var wg sync.WaitGroup
 		wg.Go(func() { b.dispatch(ctx) })
@@ -345,7 +345,7 @@ func TestTwins(t *testing.T) {
 func TestSlowHandler(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := &diary{hold: make(chan struct{})}
-		b := newBoard(Config{Cluster: "c", Self: process(1).self, Handler: d})
+		b := newBoard(Config{Cluster: "c", Self: process(1).self, Handler: d}, func(error) {})
 		ctx, stop := context.WithCancel(context.Background())
 		var wg sync.WaitGroup
 		wg.Go(func() { b.dispatch(ctx) })

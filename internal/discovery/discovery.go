@@ -235,7 +235,8 @@ func newDiscovery(cfg Config) (*Discovery, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	d := &Discovery{cfg: cfg, board: newBoard(cfg), problems: newProblems(cfg.Logger)}
+	d := &Discovery{cfg: cfg, problems: newProblems(cfg.Logger)}
+	d.board = newBoard(cfg, func(err error) { d.problems.note("self", "", err) })
 	for _, make := range []func(*Discovery) ([]source, error){multicastSources, gossipSources, seedSources} {
 		made, err := make(d)
 		if err != nil {

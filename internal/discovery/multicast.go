@@ -173,7 +173,7 @@ func (m *multicast) say(r radio, asked int) {
 	var body []byte
 	if ok {
 		if self.check() != nil {
-			return // nobody would take it; who gave it has been told
+			return // nobody would take it, and the log says so
 		}
 		body = self.append(nil)
 	}

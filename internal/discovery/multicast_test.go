@@ -343,12 +343,15 @@ func TestSealedNonsense(t *testing.T) {
 func TestUnspeakable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := &ether{}
-		e.tune(t, 1, func(c *Config) {
+		l := e.tune(t, 1, func(c *Config) {
 			c.Self = func() Announcement { return Announcement{ID: 1, Name: strings.Repeat("x", MaxName+1)} }
 		})
 		pass(time.Minute)
 		if n := len(e.sent); n != 0 {
 			t.Errorf("%d packets", n)
+		}
+		if problems := l.Problems(); len(problems) != 1 || problems[0].Source != "self" {
+			t.Errorf("problems %+v", problems)
 		}
 	})
 }
