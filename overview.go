@@ -95,6 +95,8 @@ func (n *Node) askFigures(ctx context.Context, m kv.Member) (*memberFigures, err
 		go func() {
 			reply, err := n.ask(ctx, addr, peerRequest{Figures: true})
 			switch {
+			case errors.Is(err, context.DeadlineExceeded):
+				err = fmt.Errorf("no answer from %s in %v", addr, overviewTime)
 			case err != nil:
 			case reply.Figures == nil:
 				err = kv.Errorf(kv.Unsupported, "it runs a version that does not tell")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -70,6 +71,11 @@ func (g *globals) discover(ctx context.Context, c *clusterSettings, timeout time
 	done()
 	if err != nil {
 		return err
+	}
+	if c.Name == "" {
+		for i := range s.Neighbours { // no cluster was looked for that it could belong to
+			s.Neighbours[i].Stranger = "there; --cluster and its secret show its members"
+		}
 	}
 	if err := g.printSurroundings(&s); err != nil {
 		return err
@@ -140,6 +146,8 @@ func (g *globals) printSurroundings(s *concord.Surroundings) error {
 		}
 		return nil
 	}
+	// Of strangers nobody knows how many there are at one place.
+	rows = slices.CompactFunc(rows, slices.Equal)
 	if len(rows) > 0 {
 		if err := printTable(g.std.out, []string{"CLUSTER", "NAME", "STATE", "AT"}, rows); err != nil {
 			return err
