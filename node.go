@@ -45,6 +45,8 @@ type Node struct {
 		err, failed error
 		// left is set while the member leaves its cluster, and after that.
 		left atomic.Bool
+		// killed says that nobody is told of the end, see package lab.
+		killed atomic.Bool
 	}
 }
 
@@ -154,6 +156,9 @@ func (n *Node) Close() error {
 
 // resign gives leadership to another member, if there is one to take it.
 func (n *Node) resign() {
+	if n.closing.killed.Load() {
+		return
+	}
 	if s := n.replica.Status(); n.transport == nil || s.Role != replica.Leader || len(s.Voters) < 2 {
 		return
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/concord-kv/concord/internal/backup"
 	"github.com/concord-kv/concord/internal/founding"
+	"github.com/concord-kv/concord/internal/lab"
 	"github.com/concord-kv/concord/internal/machine"
 	"github.com/concord-kv/concord/internal/memberfile"
 	"github.com/concord-kv/concord/internal/replica"
@@ -34,6 +35,7 @@ func Open(ctx context.Context, dir string, opts ...Option) (*Node, error) {
 	for _, opt := range opts {
 		opt(&cfg)
 	}
+	cfg.enter(ctx)
 	if err := cfg.check(); err != nil {
 		return nil, fmt.Errorf("open member: %w", err)
 	}
@@ -102,6 +104,9 @@ func openMember(ctx context.Context, cfg config) (_ *Node, err error) {
 		loops = append(loops, watch, n.tendPeers, n.introduce(id), n.endWhenRemoved)
 	}
 	n.start(loops...)
+	if l := lab.From(ctx); l != nil {
+		l.Member = labMember{n}
+	}
 	return n, nil
 }
 
@@ -197,7 +202,7 @@ func (n *Node) openStore(id memberfile.File) error {
 			SnapshotBytes: n.cfg.snapshot, MaxCommandBytes: n.maxCommand(),
 			ReadLease: id.ReadLease,
 		},
-		Logger: n.log, Observer: n.figures.observer(),
+		Now: n.cfg.lab.Now, Logger: n.log, Observer: n.figures.observer(),
 	}
 	if n.transport != nil {
 		cfg.Transport = n.transport
@@ -238,7 +243,7 @@ func damaged(err error, cluster bool) error {
 func (n *Node) newTransport(id memberfile.File, l net.Listener, h *peerHandler) *transport.Transport {
 	return transport.New(transport.Config{
 		ID: id.ID, Cluster: id.Cluster, Listener: l, Handler: h, Logger: n.log,
-		Dial: n.cfg.peerTLS.dial, MaxMessage: n.maxCommand() + 8<<20,
+		Dial: n.cfg.dialPeer, MaxMessage: n.maxCommand() + 8<<20,
 	})
 }
 

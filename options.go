@@ -32,7 +32,7 @@ type config struct {
 	group       group
 	peerTLS     peerTLS
 	logger      *slog.Logger
-	fs          vfs.FS
+	site
 }
 
 // Name names the member for people and among [Peers]; the default is "n1". A

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"net"
-	"time"
 )
 
 // peerTLS is how members speak to each other; the zero value is without TLS.
@@ -32,13 +31,13 @@ func (p peerTLS) listen(l net.Listener) net.Listener {
 	return peerListener{l, p.server}
 }
 
-func (p peerTLS) dial(ctx context.Context, addr string) (net.Conn, error) {
-	dialer := net.Dialer{Timeout: 5 * time.Second}
-	raw, err := dialer.DialContext(ctx, "tcp", addr)
-	if err != nil || p.client == nil {
+// dialPeer makes a connection to another member, with TLS where they speak it.
+func (c *config) dialPeer(ctx context.Context, addr string) (net.Conn, error) {
+	raw, err := c.reach(ctx, addr)
+	if err != nil || c.peerTLS.client == nil {
 		return raw, err
 	}
-	cfg := p.client().Clone()
+	cfg := c.peerTLS.client().Clone()
 	if cfg.ServerName == "" {
 		if cfg.ServerName, _, err = net.SplitHostPort(addr); err != nil {
 			_ = raw.Close()

@@ -65,7 +65,7 @@ func TestPeerTLSRefuses(t *testing.T) {
 		"no identity":  {client: func() *tls.Config { return &tls.Config{RootCAs: client().RootCAs} }},
 		"wrong server": {client: func() *tls.Config { return &tls.Config{RootCAs: client().RootCAs, ServerName: "x"} }},
 	} {
-		conn, err := p.dial(t.Context(), addr)
+		conn, err := (&config{peerTLS: p}).dialPeer(t.Context(), addr)
 		if err == nil { // TLS 1.3 tells with the first byte
 			_ = conn.SetReadDeadline(time.Now().Add(2 * time.Minute))
 			_, err = conn.Write([]byte("cncd\x01\x00\x04\x00 and more than that, which makes no sense to anybody at all"))

@@ -150,6 +150,8 @@ func (c *Core) Step(in Input) {
 		c.peerDown(in.Peer)
 	case InputUnreachable:
 		c.unreachable(in.Peer)
+	case InputTime:
+		c.pace.advance(c.now, in.Time)
 	default:
 		c.stepSnapshot(in)
 	}

@@ -100,6 +100,9 @@ func (p *pace) time(now int64) int64 {
 	return max(p.stamp, p.base+(now-p.since)/1e6)
 }
 
+// advance makes cluster time at least ms.
+func (p *pace) advance(now, ms int64) { p.base = max(p.base, ms-(now-p.since)/1e6) }
+
 func (p *pace) committed(commit uint64) {
 	n := 0
 	for n < len(p.uncommitted) && p.uncommitted[n] <= commit {

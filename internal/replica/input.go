@@ -57,6 +57,9 @@ const (
 	// if not; at the start Options.ReadLease says it. A promise that was made
 	// is kept.
 	InputReadLease
+	// InputTime: a leader counts cluster time on from Time, unless it is there
+	// already. For tests of what ends by time.
+	InputTime
 )
 
 // Input is one thing that happens to a [Core]. Which fields count depends on
@@ -76,6 +79,7 @@ type Input struct {
 	Change   *ConfChange
 	Applied  *Applied
 	Snapshot SnapshotInfo
+	Time     int64
 }
 
 // Output is what a [Core] wants done. Messages go out before Writes are durable:

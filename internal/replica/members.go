@@ -71,6 +71,12 @@ func (r *Replica) Status() Status {
 	return s
 }
 
+// AdvanceTime has the leader count cluster time on from ms, in milliseconds,
+// unless it is there already, as if that time had passed: for tests of what ends
+// by time. The next entry that is proposed after the call may be the first with
+// it. On others it has no effect.
+func (r *Replica) AdvanceTime(ms int64) { r.inbox.put(Input{Kind: InputTime, Time: ms}) }
+
 // Changed is closed when term, leader or role change after the call.
 func (r *Replica) Changed() <-chan struct{} { return *r.changed.Load() }
 
