@@ -122,14 +122,14 @@ func BenchmarkServerCPU(b *testing.B) {
 		_, err := c.Range(ctx, &pb.RangeRequest{Key: []byte("key00001")})
 		return err
 	}
-	for _, clients := range []int{1, 100, 1000} {
+	for _, l := range []struct{ clients, conns int }{{1, 1}, {100, 1}, {100, 10}, {100, 100}, {1000, 100}} {
 		for _, k := range []struct {
 			name, kind string
 			run        func(context.Context, pb.KVClient) error
 		}{{"floor", "echo", put}, {"put", "concord", put}, {"get", "concord", get}} {
-			b.Run(fmt.Sprintf("%s/clients=%d", k.name, clients), func(b *testing.B) {
+			b.Run(fmt.Sprintf("%s/clients=%d/conns=%d", k.name, l.clients, l.conns), func(b *testing.B) {
 				addr, stop := startBenchServer(b, k.kind)
-				load(b, addr, clients, k.run)
+				load(b, addr, l.clients, l.conns, k.run)
 				b.ReportMetric(stop()/float64(b.N)*1e6, "cpu-µs/op")
 				b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "ops/s")
 			})
@@ -137,12 +137,12 @@ func BenchmarkServerCPU(b *testing.B) {
 	}
 }
 
-// load runs b.N operations from the given number of callers on ten connections
-// at most, as etcd's benchmark tool shares them.
-func load(b *testing.B, addr string, clients int, run func(context.Context, pb.KVClient) error) {
+// load runs b.N operations from the given number of callers, who share the
+// connections.
+func load(b *testing.B, addr string, clients, conns int, run func(context.Context, pb.KVClient) error) {
 	b.Helper()
 	var kvs []pb.KVClient
-	for range min(clients, 10) {
+	for range conns {
 		conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
 		if err != nil {
 			b.Fatal(err)

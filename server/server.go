@@ -235,6 +235,12 @@ const (
 	// workers keep the stacks that calls grow; see peers' figures in
 	// docs/BENCHMARKS.md. More calls at once take new goroutines.
 	workers = 256
+	// streamWindow and connWindow are what a client may send ahead of what is
+	// read; a message that is being read gets the room that it needs. They are
+	// fixed because gRPC's estimator of windows answers nearly every request
+	// with a ping of its own, which is acknowledged: two packets more a call.
+	streamWindow = 256 << 10
+	connWindow   = 16 << 20
 )
 
 // receiveBytes bounds a message from a client.
@@ -246,6 +252,8 @@ func (s *Server) newGRPC() *grpc.Server {
 	g := grpc.NewServer(
 		grpc.Creds(splitCredentials{}),
 		grpc.NumStreamWorkers(workers),
+		grpc.StaticStreamWindowSize(streamWindow),
+		grpc.StaticConnWindowSize(connWindow),
 		grpc.WaitForHandlers(true),
 		grpc.MaxRecvMsgSize(int(s.receiveBytes())),
 		grpc.MaxSendMsgSize(math.MaxInt32),

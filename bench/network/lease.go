@@ -94,6 +94,27 @@ type leases struct {
 
 const leasePrefix = "lease/"
 
+// share is the leases that one stream renews, more and more of them.
+type share struct {
+	every time.Duration // between two renewals
+
+	mu  sync.Mutex
+	ids []int64
+}
+
+func (s *share) add(id int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ids = append(s.ids, id)
+}
+
+// all is those that there are now; it is not changed any more.
+func (s *share) all() []int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ids[:len(s.ids):len(s.ids)]
+}
+
 // grant makes all leases and keys, and has them kept alive until ctx ends.
 func (l *leases) grant(ctx context.Context, group *sync.WaitGroup, streams int) error {
 	before, err := l.c.memory("VmRSS")
@@ -102,7 +123,9 @@ func (l *leases) grant(ctx context.Context, group *sync.WaitGroup, streams int) 
 	}
 	start := time.Now()
 	err = together(streams, func(first int) error {
-		var own []int64
+		// Renewed from the first on: to grant all may take longer than a TTL.
+		own := &share{every: l.ttl / 3 / time.Duration(max(1, len(l.ids)/streams))}
+		group.Go(func() { l.keep(ctx, first, own) })
 		for i := first; i < len(l.ids); i += streams {
 			client := l.c.conns[i%len(l.c.conns)]
 			g, err := client.Grant(ctx, int64(l.ttl/time.Second))
@@ -113,9 +136,8 @@ func (l *leases) grant(ctx context.Context, group *sync.WaitGroup, streams int) 
 				return err
 			}
 			l.ids[i] = int64(g.ID)
-			own = append(own, int64(g.ID))
+			own.add(int64(g.ID))
 		}
-		group.Go(func() { l.keep(ctx, first, own) })
 		return nil
 	})
 	if err != nil {
@@ -154,9 +176,9 @@ func (l *leases) idle(ctx context.Context) error {
 
 // keep renews the leases until ctx ends, on one stream to a member after the
 // other.
-func (l *leases) keep(ctx context.Context, place int, ids []int64) {
+func (l *leases) keep(ctx context.Context, place int, own *share) {
 	for ; ctx.Err() == nil; place++ {
-		if l.keepOn(ctx, l.c.conns[place%len(l.c.conns)], ids); ctx.Err() == nil {
+		if l.keepOn(ctx, l.c.conns[place%len(l.c.conns)], own); ctx.Err() == nil {
 			l.broken.Add(1)
 			time.Sleep(50 * time.Millisecond)
 		}
@@ -166,7 +188,7 @@ func (l *leases) keep(ctx context.Context, place int, ids []int64) {
 // keepOn renews on one stream as long as it lasts: all leases at once, because a
 // stream before this one may have left some behind, then spread over a third of
 // the TTL.
-func (l *leases) keepOn(ctx context.Context, client *clientv3.Client, ids []int64) {
+func (l *leases) keepOn(ctx context.Context, client *clientv3.Client, own *share) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream, err := pb.NewLeaseClient(client.ActiveConnection()).LeaseKeepAlive(ctx)
@@ -186,19 +208,28 @@ func (l *leases) keepOn(ctx context.Context, client *clientv3.Client, ids []int6
 			l.renewed.Add(1)
 		}
 	}()
-	tick := time.NewTicker(l.ttl / 3 / time.Duration(len(ids)))
+	behind := len(own.all())
+	tick := time.NewTicker(own.every)
 	defer tick.Stop()
-	for n := 0; ; n++ {
-		if n >= len(ids) {
+	for n, next := 0, 0; ; n++ {
+		if n >= behind {
 			select {
 			case <-ctx.Done():
 				return
 			case <-tick.C:
 			}
 		}
-		if stream.Send(&pb.LeaseKeepAliveRequest{ID: ids[n%len(ids)]}) != nil {
+		ids := own.all()
+		if len(ids) == 0 {
+			continue
+		}
+		if next >= len(ids) {
+			next = 0
+		}
+		if stream.Send(&pb.LeaseKeepAliveRequest{ID: ids[next]}) != nil {
 			return
 		}
+		next++
 	}
 }
 
