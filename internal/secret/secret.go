@@ -95,7 +95,7 @@ func (k *Keys) Server() *tls.Config { return k.server.Clone() }
 func (k *Keys) Client() *tls.Config { return k.client.Clone() }
 
 // String keeps the keys out of logs.
-func (k *Keys) String() string { return "secret.Keys" }
+func (k Keys) String() string { return "secret.Keys" }
 
 // GoString is String.
-func (k *Keys) GoString() string { return k.String() }
+func (k Keys) GoString() string { return k.String() }

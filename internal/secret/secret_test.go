@@ -92,7 +92,7 @@ func TestKeysAreApart(t *testing.T) {
 
 func TestKeysStayOutOfText(t *testing.T) {
 	k := derive(t, "c", good)
-	for _, text := range []string{fmt.Sprint(k), fmt.Sprintf("%+v", k), fmt.Sprintf("%#v", k), fmt.Sprintf("%x", k), fmt.Sprintf("%s", k)} {
+	for _, text := range []string{fmt.Sprint(k), fmt.Sprintf("%+v", k), fmt.Sprintf("%#v", k), fmt.Sprintf("%x", k), fmt.Sprintf("%v", *k)} {
 		if len(text) > 40 {
 			t.Errorf("keys are printed as %s", text)
 		}
