@@ -95,14 +95,21 @@ func b2i(b bool) int {
 	return 0
 }
 
-// interfaces lists this machine's.
+// mostListed is how many interfaces are looked at. The system is asked about each
+// one's addresses, and lists all of them each time; a machine with hundreds of
+// containers has as many interfaces, behind its own.
+const mostListed = 64
+
+// interfaces lists this machine's that are up.
 func interfaces() ([]iface, error) {
 	list, err := net.Interfaces()
 	if err != nil {
 		return nil, err
 	}
+	list = slices.DeleteFunc(list, func(i net.Interface) bool { return i.Flags&net.FlagUp == 0 })
+	slices.SortFunc(list, func(a, b net.Interface) int { return cmp.Compare(a.Index, b.Index) })
 	var out []iface
-	for _, i := range list {
+	for _, i := range list[:min(len(list), mostListed)] {
 		addrs, err := i.Addrs()
 		if err != nil {
 			continue // it is gone by now

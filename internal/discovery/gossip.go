@@ -23,6 +23,9 @@ const (
 	// tending is how often others are looked for that this process does not
 	// gossip with yet.
 	tending = time.Second
+	// settled is how often a process of a cluster looks whether its own address
+	// is still this machine's; one that waits for a cluster does so every time.
+	settled = 10 * time.Second
 	// goodbye is how long saying it may take: a turn or two of gossip, each of
 	// 200 ms. Who does not hear it finds out.
 	goodbye = 300 * time.Millisecond
@@ -261,7 +264,7 @@ func (g *gossip) tend(ctx context.Context, list *memberlist.Memberlist, w *wire,
 	defer w.interrupt()
 	ticker := time.NewTicker(tending)
 	defer ticker.Stop()
-	told := uint64(0)
+	told, looked := uint64(0), time.Now()
 	for {
 		if self, ok := g.board.speak(); ok && self.Stamp != told {
 			g.broadcast(self, 0)
@@ -272,8 +275,11 @@ func (g *gossip) tend(ctx context.Context, list *memberlist.Memberlist, w *wire,
 			met[idOf(n.Name)] = true
 		}
 		j.join(g.board.gossipers(met))
-		if all, err := g.reachable(int(at.Port())); err == nil && !slices.Contains(all, at) {
-			return errMoved
+		if since := time.Since(looked); since >= settled || since >= tending/2 && g.board.alone() {
+			looked = time.Now()
+			if all, err := g.reachable(int(at.Port())); err == nil && !slices.Contains(all, at) {
+				return errMoved
+			}
 		}
 		select {
 		case <-ctx.Done():

@@ -27,6 +27,8 @@ const (
 	// none can be directed at somebody else.
 	friendGap   = 100 * time.Millisecond
 	strangerGap = time.Second
+	// looking is how often interfaces are looked for at most.
+	looking = time.Second
 )
 
 // radio sends to a multicast group and hears it, on every interface.
@@ -125,7 +127,7 @@ func (m *multicast) run(ctx context.Context) error {
 
 // tell sends, until ctx ends.
 func (m *multicast) tell(ctx context.Context, r radio) {
-	asked, last := 0, time.Time{}
+	asked, last, looked := 0, time.Time{}, time.Time{}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -145,12 +147,15 @@ func (m *multicast) tell(ctx context.Context, r radio) {
 			timer.Reset(min(time.Until(last.Add(gap)), time.Until(last.Add(m.pause(asked)))))
 			continue
 		}
-		if r.follow() {
-			asked = 0 // a network has come, and with it others
+		last = time.Now()
+		if last.Sub(looked) >= looking {
+			looked = last
+			if r.follow() {
+				asked = 0 // a network has come, and with it others
+			}
 		}
 		asked++
 		m.say(r, asked)
-		last = time.Now()
 		timer.Reset(jitter(m.pause(asked)))
 	}
 }

@@ -33,6 +33,7 @@ type fakeRadio struct {
 	done  chan struct{}
 	once  sync.Once
 	came  bool // an interface has come; guarded by ether.mu
+	looks int  // for interfaces; guarded by ether.mu
 	fail  chan error
 }
 
@@ -49,6 +50,7 @@ func (r *fakeRadio) follow() (came bool) {
 	r.ether.mu.Lock()
 	defer r.ether.mu.Unlock()
 	came, r.came = r.came, false
+	r.looks++
 	return came
 }
 
@@ -226,7 +228,7 @@ func TestAskingIsNoLever(t *testing.T) {
 				a := e.tune(t, 1, nil)
 				a.speaker.change(func(a *Announcement) { a.ClusterID = 7 })
 				pass(time.Minute)
-				began := time.Now()
+				began, looks := time.Now(), a.radio.looks
 				for range 1000 {
 					e.send(c.packet)
 					pass(10 * time.Millisecond)
@@ -234,6 +236,9 @@ func TestAskingIsNoLever(t *testing.T) {
 				n := len(e.times(a.radio, began))
 				if n > c.most+2 || c.most > 2 && n < c.most*8/10 {
 					t.Errorf("sent %d times, want about %d", n, c.most)
+				}
+				if n := a.radio.looks - looks; n > 11 {
+					t.Errorf("looked for interfaces %d times in ten seconds", n)
 				}
 			})
 		})
