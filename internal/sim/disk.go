@@ -39,6 +39,7 @@ type disk struct {
 	damaged bool  // bits were flipped
 	full    int64 // no new blocks until then
 	stalled int64 // nothing finishes until then
+	crawls  int64 // writes take a good part of an election timeout until then, though no two take a whole one
 	changes uint64
 }
 
@@ -98,6 +99,9 @@ func (d *disk) latency() time.Duration {
 	if !w.healed && w.rnd.is(w.opt.disk.slow) {
 		t *= 100
 	}
+	if d.crawls > w.loop.now {
+		t += w.rnd.between(w.opt.election*2/10, w.opt.election*9/20)
+	}
 	if wait := d.stalled - w.loop.now; wait > 0 {
 		t += time.Duration(wait)
 	}
@@ -122,6 +126,7 @@ func (d *disk) failed() bool { return d.erred || d.full > d.n.w.loop.now }
 // heal ends all harm to come; damage done stays.
 func (d *disk) heal(now int64) {
 	d.powerIn, d.errorIn, d.full, d.stalled = 0, 0, min(d.full, now), min(d.stalled, now)
+	d.crawls = min(d.crawls, now)
 }
 
 // flip inverts one bit of a file whose name starts with dir.

@@ -37,6 +37,9 @@ func mixFaults(rnd chance, names []string) []fault {
 		{name: "snapshot", do: (*world).faultSnapshot},
 		{name: "churn", do: (*world).faultChurn},
 	}
+	if slices.Contains(names, "crawl") { // only when it is asked for
+		kinds = append(kinds, fault{name: "crawl", do: (*world).faultCrawl})
+	}
 	var out []fault
 	for _, f := range kinds {
 		f.interval = rnd.spread(500*time.Millisecond, time.Minute)
@@ -209,6 +212,23 @@ func (w *world) faultStall() {
 	n := w.victim()
 	n.disk.stalled = max(n.disk.stalled, w.loop.now+int64(w.downtime()))
 	w.tell("%s: disk stalls until %v", n, time.Duration(n.disk.stalled))
+}
+
+// faultCrawl makes the leader's disk, and only that, slow for long. The
+// leader must have gone by the time that it has certainly found out, which takes
+// it some writes, and ten election timeouts after it was elected.
+func (w *world) faultCrawl() {
+	n := w.leader()
+	if n == nil || slices.ContainsFunc(w.nodes, func(n *node) bool { return n.disk.crawls > w.loop.now }) {
+		return
+	}
+	n.disk.crawls = w.loop.now + 40*int64(w.opt.election)
+	w.tell("%s: disk crawls until %v", n, time.Duration(n.disk.crawls))
+	w.loop.after(35*w.opt.election, func() {
+		if n.leads() && n.disk.crawls > w.loop.now {
+			violate("%s leads, and its disk has been slow for %v", n, 35*w.opt.election)
+		}
+	})
 }
 
 // faultDiskError makes one of the next operations on the disk fail once: the

@@ -49,7 +49,7 @@ var planted = []struct {
 	{Bug{Name: "no grace after an election", Mix: tended, View: judgeAtOnce}, 2 * time.Hour, nil},
 	{Bug{Name: "vote of a lost disk taken without a look at its old identity", Mix: tended, View: ignoreOld}, 2 * time.Hour, nil},
 	{Bug{Name: "members vote before they have caught up", Mix: tended, shell: shellBug{noLearners: true}}, 2 * time.Hour, nil},
-	{Bug{Name: "voters are made one by one", Mix: tended, Tend: oneByOne}, 2 * time.Hour, nil},
+	{Bug{Name: "voters are made one by one", Mix: growing, Tend: oneByOne}, 30 * time.Minute, []string{"late"}},
 	{reuseReadID(Bug{Name: "read-index id used again", Mix: slowNetwork}), 5 * time.Hour, nil},
 }
 

@@ -10,6 +10,12 @@ import (
 // tended has a steward in every run, with a short grace.
 func tended(m *mix) { m.tend = tendMix{on: true, grace: 3 * m.election} }
 
+// growing begins with one member.
+func growing(m *mix) {
+	tended(m)
+	m.nodes = 1
+}
+
 // removeFirst makes two changes of a swap.
 func removeFirst(a *steward.Action) []*steward.Action {
 	if len(a.Promote) == 0 || len(a.Remove) == 0 {
