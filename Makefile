@@ -1,7 +1,7 @@
 # make without a target lists the targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race lint fuzz sim sim-long kills powercut silences chaos-short bench-embedded bench-writer bench-restart ci
+.PHONY: help build test race lint fuzz sim sim-long kills powercut silences rolls formations chaos-short bench-embedded bench-writer bench-restart ci
 
 # Seeds and sizes can be given: make sim SEEDS=5000 START=1000
 SEEDS ?= 1000
@@ -10,6 +10,8 @@ SEED  ?= 1
 KILLS ?= 1000
 CUTS  ?= 100
 SILENCES ?= 200
+ROLLS ?= 50
+FORMATIONS ?= 20
 HOURS ?= 8
 OPERATIONS ?= 60000
 BENCH ?= -stores concord,hashicorp,etcd -members 1 -writers 1024 -rounds 3
@@ -53,6 +55,13 @@ kills: ## KILLS (1000) times kill -9 of real processes under load, by SEED (1)
 
 powercut: ## CUTS (100) power cuts of real processes under load, by SEED (1); needs root
 	go run ./internal/chaos -kinds power -faults $(CUTS) -seed $(SEED)
+
+rolls: ## ROLLS (50) rolling restarts and as many moves of the leader under 1,000 requests a second, by SEED (1)
+	go run ./internal/chaos -kinds roll -clients 20 -rate 50 -faults $(ROLLS) -seed $(SEED)
+	go run ./internal/chaos -kinds move -clients 20 -rate 50 -faults $(ROLLS) -seed $(SEED)
+
+formations: ## FORMATIONS (20) clusters of real processes that form, heal and move in network namespaces, by SEED (1); needs root and iproute2
+	go run ./internal/formation -rounds $(FORMATIONS) -seed $(SEED)
 
 silences: ## SILENCES (200) pauses and cuts of the leader under load, by SEED (1), in election timeouts
 	go run ./internal/chaos -kinds pause,cut -round 25 -faults $(SILENCES) -seed $(SEED)

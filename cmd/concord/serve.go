@@ -211,7 +211,7 @@ func (s *serveSettings) check() error {
 	s.DataDir = cmp.Or(s.DataDir, filepath.Join(base, s.Cluster.Name, s.Name))
 	s.ClientAddr = cmp.Or(s.ClientAddr, "127.0.0.1:2379")
 	if s.Env == "prod" && s.Insecure {
-		return usagef("--env prod is never --insecure, and this release has no authentication; listen on loopback, or use --env dev where the network is trusted")
+		return usagef("--env prod is never --insecure; listen on loopback, give --tls-cert and --tls-key, or use --env dev where the network is trusted")
 	}
 	if s.MaxKeyBytes < 1 || s.MaxKeyBytes > 64<<10 {
 		return usagef("--max-key-bytes %s is out of range; use 1 to 64KiB", s.MaxKeyBytes)
@@ -262,8 +262,12 @@ func (s *serveSettings) checkAddr(flag, addr string) error {
 	if _, perr := strconv.ParseUint(port, 10, 16); err != nil || perr != nil {
 		return usagef("%s %q is no HOST:PORT; write it as 127.0.0.1:2379", flag, addr)
 	}
-	if !s.Insecure && !isLoopback(host) {
-		return usagef("%s %s is open to the network and there is no authentication; use a loopback address, or say --insecure if the network is trusted", flag, addr)
+	encrypted := s.TLS.Cert != ""
+	if flag == "--peer-addr" {
+		encrypted = s.TLS.PeerCert != "" || s.Cluster.Secret != ""
+	}
+	if !s.Insecure && !encrypted && !isLoopback(host) {
+		return usagef("%s %s is open to the network without TLS; use a loopback address, give certificates, or say --insecure if the network is trusted", flag, addr)
 	}
 	return nil
 }

@@ -29,6 +29,7 @@ var mayImport = map[string][]string{
 	"internal/secret":     {},
 	"internal/telemetry":  {},
 	"internal/transport":  {},
+	"internal/formation":  {},
 	"internal/founding":   {},
 	"internal/lint":       {},
 	"internal/certs":      {},

@@ -5,7 +5,7 @@
 // never two. Then one of them loses its disk, and at last all are stopped and
 // come back at other addresses. It prints how long each took.
 //
-//	sudo go run ./internal/chaos/formation -rounds 20 -seed 1
+//	sudo go run ./internal/formation -rounds 20 -seed 1
 //
 // It needs root, and the ip tool of iproute2.
 package main
