@@ -57,7 +57,7 @@ func (p *routes) guarded(pattern string, need kv.Right, h http.Handler) {
 		case kv.CodeOf(err) == kv.Unauthenticated:
 			w.Header().Set("WWW-Authenticate", "Bearer")
 			http.Error(w, err.Error(), http.StatusUnauthorized)
-		case errors.Is(err, kv.ErrPermissionDenied):
+		case errors.Is(err, kv.ErrPermissionDenied), errors.Is(err, kv.ErrUserNotFound): // who has proved a name that no user has
 			http.Error(w, err.Error(), http.StatusForbidden)
 		default:
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)

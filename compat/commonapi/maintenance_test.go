@@ -78,7 +78,7 @@ func ofMaintenance() (all []behaviour) {
 			w = &world{Cluster: w.Cluster, c: root} // who leads only users are told
 			_, err := w.TryClient(t, func(c *clientv3.Config) { c.Username, c.Password = "invalid", "invalid" })
 			refused(t, "login of nobody", err, failed)
-			refused(t, m.name+" of nobody", m.call(ctx, w, w.Client(t, nil)), nameless)
+			w.nobody(t, m.name, m.call(ctx, w, w.Client(t, nil)))
 			if err := m.call(ctx, w, user); m.open {
 				must(t, err)
 			} else {

@@ -8,6 +8,8 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/concord-kv/concord/compat/processes"
 )
 
 func ofMembers() []behaviour {
@@ -42,8 +44,15 @@ func doMembers(t *testing.T, ctx context.Context, w *world) {
 // unhealthy is what a change of members says that is not safe now.
 const unhealthy = "etcdserver: unhealthy cluster"
 
-// absent is the address of a member that never starts.
-const absent = "http://127.0.0.1:1"
+// absent is the address of a member that never starts. (Concord's members speak
+// TLS all or none: one that is added for http beside such with https is listed
+// as https, as it would have to be started.)
+func (w *world) absent() string {
+	if w.Security == processes.Plain {
+		return "http://127.0.0.1:1"
+	}
+	return "https://127.0.0.1:1"
+}
 
 // doAddMember adds a voter or a learner, with etcd's check and without. etcd
 // refuses that until its members have been connected for five seconds.
@@ -57,7 +66,7 @@ func doAddMember(t *testing.T, ctx context.Context, w *world) {
 			}
 			var added *clientv3.MemberAddResponse
 			f.Until("the member is added", func() (err error) {
-				added, err = add(ctx, []string{absent})
+				added, err = add(ctx, []string{w.absent()})
 				if err != nil && w.Members > 1 && strict {
 					refused(t, "adding a member too soon", err, unhealthy)
 					return err
@@ -66,7 +75,7 @@ func doAddMember(t *testing.T, ctx context.Context, w *world) {
 				return nil
 			})
 			m := added.Member
-			if m.ID == 0 || !slices.Equal(m.PeerURLs, []string{absent}) || m.IsLearner != learner || len(added.Members) != w.Members+1 {
+			if m.ID == 0 || !slices.Equal(m.PeerURLs, []string{w.absent()}) || m.IsLearner != learner || len(added.Members) != w.Members+1 {
 				t.Errorf("added %v of %v", m, added.Members)
 			}
 		}
@@ -127,7 +136,7 @@ func doRefuseMember(t *testing.T, ctx context.Context, w *world) {
 		_, err := c.MemberRemove(ctx, m.ID)
 		refused(t, "removal of one of two that are there", err, unhealthy)
 	}
-	_, err := c.MemberAdd(ctx, []string{absent})
+	_, err := c.MemberAdd(ctx, []string{w.absent()})
 	refused(t, "a fourth voter beside two that are there", err, unhealthy)
 	f.Until("the member that is away is removed", func() error {
 		_, err := c.MemberRemove(ctx, away)

@@ -9,6 +9,8 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/concord-kv/concord/compat/processes"
 )
 
 // What etcd says.
@@ -63,13 +65,18 @@ func (w *world) guard(t *testing.T, ctx context.Context) (root, user *clientv3.C
 	w.permit(t, ctx, w.c, "foo", "")
 	_, err := w.c.AuthEnable(ctx)
 	must(t, err)
-	for i := range w.Members { // all know it
-		_, err := w.one(t, i).AuthStatus(ctx)
-		must(t, err)
+	for i := range w.Members {
+		one := w.one(t, i)
+		w.Until("each member knows it", func() error {
+			if s, err := one.AuthStatus(ctx); err != nil || !s.Enabled {
+				return fmt.Errorf("%v, %w", s, err)
+			}
+			return nil
+		})
 	}
 	root, user = w.as(t, "root"), w.as(t, "user")
 	t.Cleanup(func() {
-		if _, err := w.as(t, "root").AuthDisable(context.Background()); err != nil {
+		if _, err := w.as(t, "root", 0).AuthDisable(context.Background()); err != nil {
 			t.Error("switch authentication off:", err)
 		}
 	})
@@ -94,6 +101,15 @@ func wantDenied(t *testing.T, ctx context.Context, c *clientv3.Client, key strin
 	t.Helper()
 	_, err := c.Put(ctx, key, "x")
 	refused(t, "put of "+key, err, denied)
+}
+
+// nobody fails unless a call of nobody was refused. Whoever shows a certificate
+// without a name is a user without a name for etcd, who may do what any user may.
+func (w *world) nobody(t *testing.T, what string, err error) {
+	t.Helper()
+	if w.Server == processes.Concord || w.Security != processes.TLS {
+		refused(t, what+" by nobody", err, nameless)
+	}
 }
 
 func doAuthStatus(t *testing.T, ctx context.Context, w *world) {
@@ -128,6 +144,9 @@ func doDisable(t *testing.T, ctx context.Context, w *world) {
 // doDisableWatched: a watch that began with a token finds its way back to a
 // member that was started again while authentication is off.
 func doDisableWatched(t *testing.T, ctx context.Context, w *world) {
+	if w.Server == processes.Etcd && w.Members > 1 {
+		return // etcd tries one, and of three may end the watch because the leader has changed
+	}
 	root, _ := w.guard(t, ctx)
 	from := put(t, ctx, root, "foo", "before").Header.Revision
 	watch := root.Watch(ctx, "foo", clientv3.WithRev(from))
@@ -212,7 +231,7 @@ func doWriteKey(t *testing.T, ctx context.Context, w *world) {
 		c, err := w.TryClient(t, func(c *clientv3.Config) { c.Username, c.Password = name, password })
 		if err == nil { // without a password it does not try
 			_, err = c.Get(ctx, "foo")
-			refused(t, "get of "+name, err, nameless)
+			w.nobody(t, "get of "+name, err)
 			continue
 		}
 		refused(t, "login of "+name, err, failed)
@@ -279,7 +298,7 @@ func doRootLease(t *testing.T, ctx context.Context, w *world) {
 	put(t, ctx, root, "short", "x", clientv3.WithLease(short))
 	wantOver(t, ctx, w, root, short, "short")
 	_, err = w.c.Revoke(ctx, kept)
-	refused(t, "revocation by nobody", err, nameless)
+	w.nobody(t, "revocation", err)
 	_, err = root.Revoke(ctx, kept)
 	must(t, err)
 	wantOver(t, ctx, w, root, kept, "kept")
@@ -301,7 +320,7 @@ func doGrantRight(t *testing.T, ctx context.Context, w *world) {
 	grant(t, ctx, root, 600)
 	wantLeases(t, ctx, w, root, 1)
 	_, err := w.c.Grant(ctx, 600)
-	refused(t, "grant of nobody", err, nameless)
+	w.nobody(t, "grant", err)
 	grant(t, ctx, user, 600)
 }
 
@@ -318,7 +337,7 @@ func doLeasesRight(t *testing.T, ctx context.Context, w *world) {
 	_, err := user.Leases(ctx)
 	refused(t, "leases with a key that the user may not read", err, denied)
 	_, err = w.c.Leases(ctx)
-	refused(t, "leases for nobody", err, nameless)
+	w.nobody(t, "leases", err)
 	r := get[*clientv3.GetResponse](t)(root.Get(ctx, "hoo"))
 	_, err = root.Revoke(ctx, clientv3.LeaseID(r.Kvs[0].Lease))
 	must(t, err)
@@ -335,7 +354,7 @@ func doTimeToLiveRight(t *testing.T, ctx context.Context, w *world) {
 	}
 	for _, opts := range [][]clientv3.LeaseOption{nil, {clientv3.WithAttachedKeys()}} {
 		_, err := w.c.TimeToLive(ctx, id, opts...)
-		refused(t, "time of a lease for nobody", err, nameless)
+		w.nobody(t, "time of a lease", err)
 	}
 	put(t, ctx, root, "hoo", "x", clientv3.WithLease(id))
 	_, err := user.TimeToLive(ctx, id, clientv3.WithAttachedKeys())
@@ -353,7 +372,7 @@ func doMembersRight(t *testing.T, ctx context.Context, w *world) {
 		}
 	}
 	_, err := w.c.MemberList(ctx)
-	refused(t, "members for nobody", err, nameless)
+	w.nobody(t, "members", err)
 }
 
 func doMemberRights(t *testing.T, ctx context.Context, w *world) {
@@ -371,9 +390,9 @@ func doMemberRights(t *testing.T, ctx context.Context, w *world) {
 		}
 		return
 	}
-	_, err := user.MemberAdd(ctx, []string{absent})
+	_, err := user.MemberAdd(ctx, []string{w.absent()})
 	refused(t, "a member added by a user", err, denied)
-	_, err = root.MemberAddAsLearner(ctx, []string{absent}) // a voter would stop everything
+	_, err = root.MemberAddAsLearner(ctx, []string{w.absent()}) // a voter would stop everything
 	must(t, err)
 }
 
@@ -428,7 +447,7 @@ func doAlarmRight(t *testing.T, ctx context.Context, w *world) {
 		return nil
 	})
 	_, err := f.c.AlarmList(ctx)
-	refused(t, "alarms for nobody", err, nameless)
+	w.nobody(t, "alarms", err)
 	_, err = user.AlarmList(ctx)
 	must(t, err)
 	disarm := (*clientv3.AlarmMember)(alarm)

@@ -79,14 +79,9 @@ func doAlarm(t *testing.T, ctx context.Context, w *world) {
 		}
 		return nil
 	})
-	var alarms []*pb.AlarmMember
 	f.Until("there is an alarm", func() error {
-		r, err := f.c.AlarmList(ctx)
-		if err != nil {
-			return err
-		}
-		if alarms = r.Alarms; len(alarms) == 0 || alarms[0].Alarm != pb.AlarmType_NOSPACE {
-			return fmt.Errorf("alarms: %v", alarms)
+		if r, err := f.c.AlarmList(ctx); err != nil || len(r.Alarms) == 0 || r.Alarms[0].Alarm != pb.AlarmType_NOSPACE {
+			return fmt.Errorf("alarms: %v, %w", r, err)
 		}
 		return nil
 	})
@@ -99,11 +94,14 @@ func doAlarm(t *testing.T, ctx context.Context, w *world) {
 		_, err := f.c.Defragment(ctx, endpoint)
 		must(t, err)
 	}
-	for _, a := range alarms {
-		_, err := f.c.AlarmDisarm(ctx, (*clientv3.AlarmMember)(a))
-		must(t, err)
-	}
-	put(t, ctx, f.c, "third", "x")
+	f.Until("a put when all alarms are disarmed, of each member of etcd its own", func() error {
+		for _, a := range get[*clientv3.AlarmResponse](t)(f.c.AlarmList(ctx)).Alarms {
+			_, err := f.c.AlarmDisarm(ctx, (*clientv3.AlarmMember)(a))
+			must(t, err)
+		}
+		_, err := f.c.Put(ctx, "third", "x")
+		return err
+	})
 }
 
 // doAlarmRestart asks for alarms so often that a snapshot is taken, and starts a
@@ -124,6 +122,8 @@ func doAlarmRestart(t *testing.T, ctx context.Context, w *world) {
 // doAddresses puts by every form of an address, by TCP and by sockets of the
 // file system. (That a client names the server as it does is its own affair.)
 func doAddresses(t *testing.T, ctx context.Context, w *world) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
 	var forms []string
 	for _, endpoint := range w.Endpoints() {
 		scheme, addr, _ := strings.Cut(endpoint, "://")
@@ -144,7 +144,9 @@ func doAddresses(t *testing.T, ctx context.Context, w *world) {
 				}
 			})
 			for range 10 {
-				put(t, ctx, client, "by", form)
+				if _, err := client.Put(ctx, "by", form); err != nil {
+					t.Fatalf("put by %s: %v", form, err)
+				}
 			}
 			wantValue(t, ctx, client, "by", form)
 		}

@@ -46,6 +46,9 @@ func (s *clusterServer) MemberAdd(ctx context.Context, r *pb.MemberAddRequest) (
 
 // MemberRemove removes a member and lists the others.
 func (s *clusterServer) MemberRemove(ctx context.Context, r *pb.MemberRemoveRequest) (*pb.MemberRemoveResponse, error) {
+	if _, err := s.member(ctx, kv.MemberID(r.ID)); err != nil {
+		return nil, err // also while another change keeps this one from being tried
+	}
 	if err := s.mayRemove(ctx, r.ID); err != nil {
 		return nil, err
 	}
@@ -80,6 +83,9 @@ func (s *clusterServer) MemberUpdate(ctx context.Context, r *pb.MemberUpdateRequ
 
 // MemberPromote makes a learner a voter.
 func (s *clusterServer) MemberPromote(ctx context.Context, r *pb.MemberPromoteRequest) (*pb.MemberPromoteResponse, error) {
+	if _, err := s.member(ctx, kv.MemberID(r.ID)); err != nil {
+		return nil, err
+	}
 	if err := s.mayPromote(ctx, r.ID); err != nil {
 		return nil, err
 	}
