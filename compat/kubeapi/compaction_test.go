@@ -37,7 +37,7 @@ func testCompaction(t *testing.T, servers []*server) {
 			return err == nil && status == http.StatusGone && o.text("reason") == "Expired"
 		})
 	}
-	err := last.watch(t.Context(), path+"?watch=1&resourceVersion="+old, func(event) bool { return true })
+	err := last.watch(bounded(t), path+"?watch=1&resourceVersion="+old, func(event) bool { return true })
 	if !gone(err) {
 		t.Errorf("a watch from a version that is gone: %v", err)
 	}

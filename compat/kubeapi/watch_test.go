@@ -179,6 +179,13 @@ func (f *follower) until(t *testing.T, what string, condition func([]event) bool
 	return f.seen()
 }
 
+// bounded ends a watch that never says what a test waits for.
+func bounded(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
 // testWatches: what a watch begins with, and what it says beside events.
 func testWatches(t *testing.T, servers []*server) {
 	a := api{servers[0], t}
@@ -191,7 +198,7 @@ func testWatches(t *testing.T, servers []*server) {
 	for _, s := range servers {
 		for _, from := range []int{0, 1, 20, 38} {
 			var names []string
-			err := s.watch(t.Context(), path+"?watch=1&resourceVersion="+versions[from], func(e event) bool {
+			err := s.watch(bounded(t), path+"?watch=1&resourceVersion="+versions[from], func(e event) bool {
 				names = append(names, e.object.name())
 				return e.object.name() != "c39"
 			})
@@ -209,7 +216,7 @@ func testWatches(t *testing.T, servers []*server) {
 func initialEvents(t *testing.T, s *server, path string) {
 	t.Helper()
 	n := 0
-	err := s.watch(t.Context(), path+"?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true",
+	err := s.watch(bounded(t), path+"?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true",
 		func(e event) bool {
 			if e.kind == added {
 				n++
@@ -231,7 +238,7 @@ func selected(t *testing.T, s *server, path string) {
 		a.patch(mergePatch, path+"/c00", object{"metadata": object{"labels": object{"side": side}}})
 	}
 	var got []string
-	err := s.watch(t.Context(), path+"?watch=1&labelSelector=side%3Dleft&resourceVersion="+version, func(e event) bool {
+	err := s.watch(bounded(t), path+"?watch=1&labelSelector=side%3Dleft&resourceVersion="+version, func(e event) bool {
 		got = append(got, e.kind+" "+e.object.name())
 		return len(got) < 2
 	})
@@ -249,7 +256,7 @@ func bookmarks(t *testing.T, s *server, path string) {
 	a, change, marks := api{s, t}, object{"data": object{"by": s.name}}, 0
 	before := a.get(path + "?limit=1").version()
 	after := a.patch(mergePatch, path+"/c01", change).version()
-	err := s.watch(t.Context(), path+"?watch=1&allowWatchBookmarks=true&timeoutSeconds=4&resourceVersion="+before, func(e event) bool {
+	err := s.watch(bounded(t), path+"?watch=1&allowWatchBookmarks=true&timeoutSeconds=4&resourceVersion="+before, func(e event) bool {
 		if e.kind == bookmark && number(e.object.version()) >= number(after) {
 			marks++
 		} else if e.object.version() == after { // marks come for what happens while one watches
