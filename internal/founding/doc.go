@@ -22,7 +22,7 @@
 //     to a proposer with a lower id, gives its proposal up. A promise ends only
 //     when its own proposer is heard to have given it up (by a later record of
 //     the proposer, which are numbered, without the proposal; or because it
-//     belongs to another cluster) or can be seen to have to.
+//     belongs to another cluster), or can be seen never to be founded.
 //   - A process that hears that another is Founded, in what it has not promised,
 //     is told so and can only join. That goes before everything else.
 //
@@ -58,9 +58,12 @@
 //
 // # Its price
 //
-// It is two-phase commit's: if a proposer's disk is lost before its decision was
-// heard, who promised stays bound until its own, still empty, directory is
-// replaced; [Founder.Run] says so by name.
+// Two-phase commit waits for a proposer that does not answer. Where its disk was
+// lost before its decision was heard, and another process answers in its place,
+// the other members end the proposal in two steps (machine_renounce.go). While
+// it is only silent, or one of them has lost its disk too, who promised stays
+// bound until the proposer is started again, or its own, still empty, directory
+// is replaced; [Founder.Run] says so by name.
 //
 // The rules are those of [Machine], which does nothing by itself; internal/sim
 // runs it in simulated time with all that can go wrong (make formation).

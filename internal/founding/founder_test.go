@@ -191,7 +191,10 @@ func TestRunEndsWithItsContextAndItsStore(t *testing.T) {
 		if _, err := a.Run(ctx); !errors.Is(err, full) {
 			t.Errorf("store failed: %v", err)
 		}
-		if _, err := a.Answer(b.machine.Status().encode()); !errors.Is(err, full) {
+		b.mu.Lock()
+		question := b.machine.Status().encode()
+		b.mu.Unlock()
+		if _, err := a.Answer(question); !errors.Is(err, full) {
 			t.Errorf("it still answers: %v", err)
 		}
 		<-ctx.Done()

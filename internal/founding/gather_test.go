@@ -330,3 +330,56 @@ func TestAListHasOneCluster(t *testing.T) {
 		t.Error("half of a list is enough")
 	}
 }
+
+// TestLostProposersAreRenounced: the members of a proposal whose proposer has
+// lost its disk are free when all of them have renounced it, and not before.
+func TestLostProposersAreRenounced(t *testing.T) {
+	p := &Proposal{Cluster: 9, Proposer: 1, Seq: 1, Members: []Member{
+		{ID: 1, Name: "a", PeerAddrs: []string{"at-a"}}, {ID: 2, Name: "b", PeerAddrs: []string{"at-b"}}, {ID: 3, Name: "c", PeerAddrs: []string{"at-c"}}}}
+	promise := func(id uint64, name string) *Machine {
+		m := expecting(t, 3, name, Record{ID: id, Seq: 1, Phase: Promised, Proposal: p})
+		m.Step(Input{})
+		return m
+	}
+	again := expecting(t, 3, "a", Record{ID: 5})
+	founded := expecting(t, 3, "a", Record{ID: 1, Seq: 2, Phase: Founded, Proposal: p}).Status()
+	b, c := promise(2, "b"), promise(3, "c")
+	soon, late := b.set.Lost-time.Second, b.set.Lost+time.Second
+	if talk(b, soon, again); len(b.rec.Renounced) > 0 {
+		t.Fatal("it is hasty")
+	}
+	if talk(b, late, again); !b.rec.renounced(p) || b.rec.Phase != Promised || b.Problems()["a"] == nil {
+		t.Fatalf("%+v, %v", b.rec, b.Problems())
+	}
+	if out := b.Step(Input{Now: late, Heard: founded}); out.Save != nil || out.Err != nil {
+		t.Fatalf("it takes the proposer's word: %+v", out)
+	}
+	heard := *b.Status()
+	talk(b, late, c) // c renounces it too, and hears that b has
+	if b.rec.Phase != Free || !c.rec.renounced(p) {
+		t.Fatalf("%+v, %+v", b.rec, c.rec)
+	}
+	talk(c, late, b)
+	if c.rec.Phase == Promised && c.rec.Proposal.same(p) {
+		t.Fatalf("%+v", c.rec)
+	}
+	if out := b.Step(Input{Now: late, Heard: founded}); out.Err != nil {
+		t.Errorf("it is told to join who is alone: %v", out.Err)
+	}
+
+	c = promise(3, "c") // which hears of the founding first
+	c.Step(Input{Heard: founded})
+	if c.Step(Input{Heard: &heard}); c.rec.Phase != Founded || c.rec.renounced(p) {
+		t.Fatalf("%+v", c.rec)
+	}
+	b, err := NewMachine(b.set, heard.Record, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out := b.Step(Input{Heard: c.Status()}); out.Founded == nil || out.Founded.Cluster != 9 {
+		t.Errorf("it does not take another's word: %+v", out)
+	}
+	if a := expecting(t, 3, "a", Record{ID: 1, Seq: 1, Phase: Proposed, Proposal: p}); a.Step(Input{Heard: &heard}).Save == nil || a.rec.Phase != Free {
+		t.Errorf("the proposer waits on: %+v", a.rec)
+	}
+}

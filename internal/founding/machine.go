@@ -181,7 +181,10 @@ type Machine struct {
 	// begun is when this life of the process began, proposed when it made the
 	// proposal of its record, gathered since when as many are there as must be.
 	begun, proposed, gathered time.Duration
-	started, isGathered       bool
+	// bound is when the one whom we have promised was heard last, or could have
+	// been.
+	bound               time.Duration
+	started, isGathered bool
 	// clash is when another process with this one's name was heard.
 	clash   time.Duration
 	clashed bool
@@ -243,7 +246,7 @@ func (m *Machine) Problems() map[string]error {
 func (m *Machine) Step(in Input) (out Output) {
 	m.now = max(m.now, in.Now)
 	if !m.started {
-		m.begun, m.proposed, m.started = m.now, m.now, true
+		m.begun, m.proposed, m.bound, m.started = m.now, m.now, m.now, true
 	}
 	if in.Heard != nil {
 		m.hear(in, &out)
@@ -270,6 +273,9 @@ func (m *Machine) Step(in Input) (out Output) {
 func (m *Machine) advance(out *Output) bool {
 	if m.rec.Phase != Founded && m.foundElsewhere(out) {
 		return false
+	}
+	if m.rec.Phase != Founded && m.renounce() {
+		return true
 	}
 	switch m.rec.Phase {
 	case Free:

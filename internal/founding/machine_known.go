@@ -44,6 +44,9 @@ func (m *Machine) hear(in Input, out *Output) {
 		return
 	}
 	o.heard = m.now
+	if p := m.rec.Proposal; p != nil && p.Proposer == s.Record.ID {
+		m.bound = m.now
+	}
 	if o.problem = m.identify(s, in); o.problem != nil {
 		return
 	}

@@ -21,6 +21,9 @@ func (m *Machine) foundElsewhere(out *Output) bool {
 			out.Err = nil
 			return false // it is ours too
 		}
+		if m.rec.renounced(p) && o.status.Record.ID == p.Proposer {
+			continue // it is the only one
+		}
 		founded := FoundedError{Name: o.name, Cluster: p.Cluster, Addrs: append(slices.Clone(o.status.PeerAddrs), p.addrs()...)}
 		if m.rec.Phase == Promised {
 			o.problem = fmt.Errorf("%w; this member has promised itself to another cluster, and has to hear first that it will not be", &founded)
@@ -46,7 +49,7 @@ func (m *Machine) promise() bool {
 		if best != nil && best.Proposer < p.Proposer {
 			continue
 		}
-		if me := p.member(m.rec.ID); me == nil {
+		if me := p.member(m.rec.ID); me == nil || m.rec.renounced(p) {
 			continue // it will notice, and give up
 		}
 		if m.fits(p) {
@@ -60,7 +63,7 @@ func (m *Machine) promise() bool {
 	if best == nil {
 		return false
 	}
-	m.rec.Phase, m.rec.Proposal = Promised, best
+	m.rec.Phase, m.rec.Proposal, m.bound = Promised, best, m.now
 	return true
 }
 
@@ -133,7 +136,7 @@ func (m *Machine) ready(there int) bool {
 func (m *Machine) conclude() bool {
 	p := m.rec.Proposal
 	for _, o := range m.known { // in any order: one is enough
-		if o.status != nil && o.status.Record.Phase == Founded && o.status.Record.Proposal.Cluster == p.Cluster {
+		if o.status != nil && o.status.Record.in(p.Cluster) && (!m.rec.renounced(p) || o.status.Record.ID != p.Proposer) {
 			m.rec.Phase = Founded
 			return true
 		}
@@ -149,6 +152,10 @@ func (m *Machine) conclude() bool {
 			m.rec.Phase, m.rec.Proposal = Free, nil
 			return true
 		}
+	}
+	if m.abandoned(p) {
+		m.rec.Phase, m.rec.Proposal = Free, nil
+		return true
 	}
 	const lost = "If that one's data directory is lost for good, start this member on a new one: it holds no data yet"
 	x := p.member(p.Proposer)
@@ -220,6 +227,8 @@ func (m *Machine) stance(p *Proposal, x *Member) stance {
 	}
 	switch r := o.status.Record; {
 	case r.ID != x.ID || o.status.Joins != 0: // it was replaced, or goes elsewhere
+		return refused
+	case r.renounced(p):
 		return refused
 	case r.Phase == Promised && r.Proposal.same(p):
 		return promised

@@ -107,7 +107,15 @@ type Record struct {
 	// Phase says what Proposal is to the process; Free has none.
 	Phase    Phase     `json:"phase,omitempty"`
 	Proposal *Proposal `json:"proposal,omitempty"`
+	// Renounced are the cluster ids of proposals that the process will have no
+	// part in, whatever their proposers may say.
+	Renounced []uint64 `json:"renounced,omitempty"`
 }
+
+func (r *Record) renounced(p *Proposal) bool { return slices.Contains(r.Renounced, p.Cluster) }
+
+// in reports whether the process belongs to a cluster.
+func (r *Record) in(cluster uint64) bool { return r.Phase == Founded && r.Proposal.Cluster == cluster }
 
 // newer reports whether the record was kept after the one of that number. Who
 // belongs to a cluster stays there, and may have stopped to count.
@@ -147,6 +155,7 @@ const (
 	maxText    = 512 // bytes of a name or address
 	maxAddrs   = 8
 	maxBytes   = 1 << 20
+	maxDead    = 1000 // proposals that a process renounces
 )
 
 // VersionError tells that another process speaks another version.
@@ -218,6 +227,8 @@ func (r *Record) Check() error {
 	switch {
 	case r.ID == 0:
 		return fmt.Errorf("%w: no id", errMessage)
+	case len(r.Renounced) > maxDead:
+		return fmt.Errorf("%w: %d proposals renounced", errMessage, len(r.Renounced))
 	case r.Phase == Free && p == nil:
 		return nil
 	case p == nil || r.Phase != Promised && r.Phase != Proposed && r.Phase != Founded:

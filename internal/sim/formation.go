@@ -185,13 +185,20 @@ func (f *formation) harm() {
 		}
 	})
 	every(f.mix.wipe, func(p *seeker) {
-		if p.begun && f.mix.wipes > 0 {
-			f.mix.wipes--
-			p.wipe()
-			f.loop.after(f.chaos.exp(f.mix.down), p.restart)
+		if p.begun {
+			f.loseDisk(p)
 		}
 	})
 	every(f.mix.partition, func(*seeker) { f.partition() })
+}
+
+// loseDisk has a process lose its disk, and come back.
+func (f *formation) loseDisk(p *seeker) {
+	if f.mix.wipes > 0 && !f.healed {
+		f.mix.wipes--
+		p.wipe()
+		f.loop.after(f.chaos.exp(f.mix.down), p.restart)
+	}
 }
 
 // partition cuts the processes in two, one from the others, or one way only.

@@ -98,6 +98,7 @@ func (f *formation) kept(p *seeker) {
 	if err := r.Check(); err != nil {
 		violate("%v keeps a record that it will not read: %v", p, err)
 	}
+	f.checkLeaving(p)
 	if r.Phase != founding.Founded {
 		return
 	}
@@ -117,6 +118,23 @@ func (f *formation) kept(p *seeker) {
 		c.founders++
 	}
 	f.checkSplit()
+}
+
+// checkLeaving: nobody drops a promise to a cluster that others than its
+// proposer belong to, nor leaves one.
+func (f *formation) checkLeaving(p *seeker) {
+	old := p.prev.Proposal
+	if old == nil || p.disk.Proposal != nil && p.disk.Proposal.Cluster == old.Cluster {
+		return
+	}
+	if p.prev.Phase == founding.Founded && p.prev.ID == p.disk.ID {
+		violate("%v leaves cluster %x", p, old.Cluster)
+	}
+	for _, q := range f.seekers {
+		if q != p && f.mix.expect > 0 && in(&q.disk, old.Cluster) && q.disk.ID != old.Proposer {
+			violate("%v drops its promise to cluster %x, which %v belongs to", p, old.Cluster, q)
+		}
+	}
 }
 
 // newlyFormed checks a cluster at the moment that decides on it.
@@ -139,6 +157,9 @@ func (f *formation) newlyFormed(p *seeker) *formed {
 		}
 	}
 	for _, d := range f.clusters {
+		if f.holder(d.proposal.Proposer) == nil {
+			continue // whoever has not heard of it may have renounced it
+		}
 		for _, m := range x.Members {
 			if slices.ContainsFunc(d.proposal.Members, func(n founding.Member) bool { return n.ID == m.ID }) {
 				violate("%x is a founder of cluster %x and of cluster %x", m.ID, c.id, d.id)
@@ -146,6 +167,9 @@ func (f *formation) newlyFormed(p *seeker) *formed {
 		}
 	}
 	f.clusters = append(f.clusters, c)
+	if f.mix.wipes > 0 && f.chaos.is(f.mix.decided) {
+		f.loop.after(f.rnd.exp(5*f.mix.latency), func() { f.loseDisk(p) })
+	}
 	return c
 }
 

@@ -40,7 +40,8 @@ type traffic struct {
 type harms struct {
 	chaos                        time.Duration
 	crash, down, wipe, partition time.Duration
-	wipes                        int // at most
+	wipes                        int     // at most
+	decided                      float64 // chance that a disk is lost that has just decided
 }
 
 func (m *formationMix) String() string {
@@ -181,7 +182,7 @@ func kindWiped(m *formationMix, _ uint64, rnd chance) {
 	m.expect = pick(rnd, 3, 4, 5)
 	m.processes = m.expect + rnd.IntN(2)
 	m.wipes = 2*m.expect - 1 - m.processes
-	m.wipe = rnd.spread(30*time.Millisecond, time.Second)
+	m.wipe, m.decided = rnd.spread(30*time.Millisecond, time.Second), pick(rnd, 0, 0.5)
 	m.startWithin(rnd)
 }
 

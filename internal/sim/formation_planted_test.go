@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/concord-kv/concord/internal/founding"
 )
@@ -25,6 +26,7 @@ var plantedFormations = []struct {
 	{FormationBug{Name: "majority without equal lists", Input: anyList}, "mistaken", 1000},
 	{FormationBug{Name: "any number expected", Input: anyNumber}, "mistaken", 1000},
 	{FormationBug{Name: "nobody listens", Mix: func(m *formationMix) { m.patience.Listen = -1 }}, "alone", 100},
+	{FormationBug{Name: "free before all have renounced", Mix: loseProposers, Input: freeAtOnce}, "wiped", 5000},
 	{FormationBug{Name: "founds again after losing its record", Forget: func(_, rec *founding.Record) bool { return rec.Phase == founding.Founded }}, "three", 5000},
 }
 
@@ -68,6 +70,25 @@ func assumeConsent(p *seeker, in *founding.Input) {
 		s := *in.Heard
 		s.Record.Phase, s.Record.Proposal = founding.Promised, p.disk.Proposal
 		in.Heard = &s
+	}
+}
+
+// loseProposers is where disks are lost just after a decision, and partitions
+// last long enough for what follows from that.
+func loseProposers(m *formationMix) {
+	m.patience.Lost, m.interval, m.discovery, m.latency = 2100*time.Millisecond, 100*time.Millisecond, 100*time.Millisecond, 20*time.Millisecond
+	m.drop, m.slow, m.crash, m.partition, m.down = 0, 0.3, 0, 2*time.Second, 10*time.Millisecond
+	m.wipe, m.chaos, m.decided = 0, 20*time.Second, 1
+	for i := range m.starts {
+		m.starts[i] = 0
+	}
+}
+
+// freeAtOnce leaves the second step out: who has renounced a proposal is free.
+func freeAtOnce(p *seeker, _ *founding.Input) {
+	if r := &p.disk; r.Phase == founding.Promised && slices.Contains(r.Renounced, r.Proposal.Cluster) {
+		p.keep(founding.Record{ID: r.ID, Seq: r.Seq + 1, Renounced: r.Renounced})
+		p.remake(p.set, p.disk)
 	}
 }
 
