@@ -152,7 +152,7 @@ func (b *board) hear(a Announcement, source, from string, age time.Duration) boo
 	s := Sighting{Announcement: a, Source: source, From: from, Heard: now.Add(-age)}
 	b.mu.Lock()
 	if speaks && a.ID == self.ID {
-		if a.Incarnation >= self.Incarnation && a.newer(self) || a.Stamp == self.Stamp && a.Incarnation == self.Incarnation && !a.Same(self) {
+		if a.newer(self) || !self.newer(a) && !a.Same(self) { // else it is an echo
 			b.conflict(Conflict{Twin, self, a})
 		}
 		b.mu.Unlock()
