@@ -86,23 +86,23 @@ func TestExpectedFindEachOther(t *testing.T) {
 func TestWhoExpectsNobodyListensFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &street{at: map[string]*Founder{}}
-		run := func(name string, id uint64, listen time.Duration) (*Proposal, error, time.Duration) {
+		run := func(name string, id uint64, listen time.Duration) (*Proposal, time.Duration, error) {
 			set := Settings{Name: name, Expect: 1, Addrs: []string{name}, Patience: Patience{Listen: listen}}
 			f := s.here(t, set, &drawer{rec: Record{ID: id}}, nil)
 			f.Learn("a", "b", "c")
 			began := time.Now()
 			p, err := f.Run(t.Context())
-			return p, err, time.Since(began)
+			return p, time.Since(began), err
 		}
-		if p, err, took := run("a", 9, 0); err != nil || len(p.Members) != 1 || took < 3*time.Second || took > 4*time.Second {
+		if p, took, err := run("a", 9, 0); err != nil || len(p.Members) != 1 || took < 3*time.Second || took > 4*time.Second {
 			t.Errorf("the first: %+v, %v after %v", p, err, took)
 		}
 		var e *FoundedError
-		if _, err, took := run("b", 2, 0); !errors.As(err, &e) || e.Name != "a" || took > time.Second {
+		if _, took, err := run("b", 2, 0); !errors.As(err, &e) || e.Name != "a" || took > time.Second {
 			t.Errorf("the second: %v after %v", err, took)
 		}
 		s.at = map[string]*Founder{}
-		if _, err, took := run("c", 3, -1); err != nil || took > time.Second {
+		if _, took, err := run("c", 3, -1); err != nil || took > time.Second {
 			t.Errorf("who does not listen: %v after %v", err, took)
 		}
 	})

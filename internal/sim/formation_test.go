@@ -9,7 +9,7 @@ import (
 )
 
 var (
-	flagForms = flag.Uint64("form.seeds", 300, "how many seeds of each kind of formation to run")
+	flagForms = flag.Uint64("form.seeds", 100, "how many seeds of each kind of formation to run")
 	flagForm  = flag.String("form.kind", "", "run this kind of formation only")
 	flagAt    = flag.Uint64("form.seed", 0, "with -form.kind: run this seed only, and tell all that happens on stderr")
 )
