@@ -2,6 +2,7 @@ package server
 
 import (
 	"crypto/tls"
+	"errors"
 	"net/http"
 	"strings"
 
@@ -26,6 +27,9 @@ func (p *routes) rest(route restapi.Route) {
 	}
 	p.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 		ctx, err := p.api.Enter(r.Context(), r.Header.Values("Authorization"), ownCertificate(r), route.Right)
+		if errors.Is(err, kv.ErrUserNotFound) { // who has proved a name that no user has
+			err = kv.WithNext(kv.Errorf(kv.PermissionDenied, "no user has the name of the caller: %w", err), "add the user, or show a token")
+		}
 		if err != nil {
 			restapi.Refuse(w, err)
 			return
