@@ -96,15 +96,18 @@ bench-leases: NETWORK = -rounds 5
 bench-leases: build ## puts beside 100,000 leases that are kept alive; with -members 3 the leader is killed meanwhile
 	go -C bench run ./network -concord "$(CURDIR)/bin/concord" -ops leases -clients 100 $(NETWORK)
 
-.PHONY: compat-kubernetes compat-kube-apiserver compat-npm compat-python compat-coredns compat-patroni compat compat-differential compat-common compat-etcdctl compat-clientv3 compat-migrate compat-shim compat-gateway
+.PHONY: compat-kubernetes compat-kube-apiserver compat-npm compat-python compat-coredns compat-patroni compat compat-differential compat-common compat-rights compat-etcdctl compat-clientv3 compat-migrate compat-shim compat-gateway
 
-compat: compat-differential compat-common compat-etcdctl compat-clientv3 compat-migrate compat-shim compat-gateway compat-npm compat-coredns ## etcd's clients and answers beside ours (downloads etcd); see docs/COMPATIBILITY.md
+compat: compat-differential compat-common compat-rights compat-etcdctl compat-clientv3 compat-migrate compat-shim compat-gateway compat-npm compat-coredns ## etcd's clients and answers beside ours (downloads etcd); see docs/COMPATIBILITY.md
 
 compat-differential: ## OPERATIONS (60000) random ones on etcd and Concord, and every error, by SEED
 	go -C compat test ./differential -count=1 -v -timeout 60m -args -operations $(OPERATIONS) -seed $(SEED)
 
 compat-common: ## what etcd's own tests of its API ask for, on etcd, one member and three, plain and with TLS
 	go -C compat test ./commonapi -count=1 -timeout 60m
+
+compat-rights: ## every method and route with every kind of credentials, on etcd and on three members
+	go -C compat test ./rights -count=1 -v -timeout 60m
 
 compat-gateway: ## the JSON gateway, pages, Lock and Election of etcd and Concord side by side
 	go -C compat test ./gateway -count=1 -v -timeout 15m

@@ -12,6 +12,8 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/concord-kv/concord/compat/processes"
 )
 
 func ofServers() []behaviour {
@@ -131,11 +133,20 @@ func doAddresses(t *testing.T, ctx context.Context, w *world) {
 		must(t, err)
 		forms = append(forms, addr, scheme+"://"+addr, scheme+"://localhost:"+port)
 	}
-	sockets := w.withSockets(t)
-	for _, c := range []struct {
+	kinds := []struct {
 		w     *world
 		forms []string
-	}{{w, forms}, {sockets, sockets.socketForms()}} {
+	}{{w, forms}}
+	// Names in the certificate of a client must be its address, which a socket
+	// does not have, for etcd and for Concord.
+	if w.Security != processes.TLS {
+		sockets := w.withSockets(t)
+		kinds = append(kinds, struct {
+			w     *world
+			forms []string
+		}{sockets, sockets.socketForms()})
+	}
+	for _, c := range kinds {
 		for _, form := range c.forms {
 			client := c.w.Client(t, func(cfg *clientv3.Config) {
 				cfg.Endpoints, cfg.DialTimeout = []string{form}, 10*time.Second
@@ -153,7 +164,7 @@ func doAddresses(t *testing.T, ctx context.Context, w *world) {
 	}
 }
 
-// sockets are the directories of the sockets of a world's members.
+// socketForms are the forms of the addresses of members on sockets.
 func (w *world) socketForms() (forms []string) {
 	for _, endpoint := range w.Endpoints() {
 		scheme, path, _ := strings.Cut(endpoint, "://")
