@@ -127,11 +127,12 @@ func (t *Tokens) deleteFirst(user string) {
 	t.delete(first.ID.Mark())
 }
 
-// richest is who has most tokens: of several, the first by name. It looks at
-// all users who have any, which is no more than the check of a password takes.
+// richest is who has most tokens: of several, the first by name, so that the
+// order of the map makes no difference. It looks at all users who have any, which
+// is no more than the check of a password takes.
 func (t *Tokens) richest() (name string) {
 	most := 0
-	for user, n := range t.counts {
+	for user, n := range t.counts { // in any order
 		if n > most || n == most && user < name {
 			name, most = user, n
 		}
