@@ -122,14 +122,14 @@ func BenchmarkServerCPU(b *testing.B) {
 		_, err := c.Range(ctx, &pb.RangeRequest{Key: []byte("key00001")})
 		return err
 	}
-	for _, l := range []struct{ clients, conns int }{{1, 1}, {100, 1}, {100, 10}, {100, 100}, {1000, 100}} {
+	for _, l := range []sharing{{1, 1}, {100, 1}, {100, 10}, {100, 100}, {1000, 100}} {
 		for _, k := range []struct {
 			name, kind string
 			run        func(context.Context, pb.KVClient) error
 		}{{"floor", "echo", put}, {"put", "concord", put}, {"get", "concord", get}} {
 			b.Run(fmt.Sprintf("%s/clients=%d/conns=%d", k.name, l.clients, l.conns), func(b *testing.B) {
 				addr, stop := startBenchServer(b, k.kind)
-				load(b, addr, l.clients, l.conns, k.run)
+				load(b, addr, l, k.run)
 				b.ReportMetric(stop()/float64(b.N)*1e6, "cpu-µs/op")
 				b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "ops/s")
 			})
@@ -137,12 +137,14 @@ func BenchmarkServerCPU(b *testing.B) {
 	}
 }
 
-// load runs b.N operations from the given number of callers, who share the
-// connections.
-func load(b *testing.B, addr string, clients, conns int, run func(context.Context, pb.KVClient) error) {
+// sharing is how many callers share how many connections.
+type sharing struct{ clients, conns int }
+
+// load runs b.N operations.
+func load(b *testing.B, addr string, l sharing, run func(context.Context, pb.KVClient) error) {
 	b.Helper()
 	var kvs []pb.KVClient
-	for range conns {
+	for range l.conns {
 		conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
 		if err != nil {
 			b.Fatal(err)
@@ -157,7 +159,7 @@ func load(b *testing.B, addr string, clients, conns int, run func(context.Contex
 	var left atomic.Int64
 	left.Store(int64(b.N))
 	b.ResetTimer()
-	for i := range clients {
+	for i := range l.clients {
 		wg.Go(func() {
 			for left.Add(-1) >= 0 {
 				if err := run(b.Context(), kvs[i%len(kvs)]); err != nil {
