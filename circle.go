@@ -75,7 +75,7 @@ func (n *Node) gather(id memberfile.File, at net.Addr, h *peerHandler) error {
 
 // Found implements discovery.Handler.
 func (c *circle) Found(s discovery.Sighting) {
-	c.hear(s.PeerAddrs...)
+	c.hear(reached(s)...)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	close(c.changed)
@@ -136,7 +136,7 @@ func (c *circle) others() (addrs []string) {
 		return nil
 	}
 	for _, s := range c.found.Known() {
-		addrs = append(addrs, s.PeerAddrs...)
+		addrs = append(addrs, reached(s)...)
 	}
 	return addrs
 }
@@ -151,7 +151,16 @@ func (c *circle) addrs(id kv.MemberID) []string {
 	if i < 0 || known[i].ClusterID != c.self.Load().ClusterID {
 		return nil
 	}
-	return known[i].PeerAddrs
+	return reached(known[i])
+}
+
+// reached are the addresses at which a process says it is, and the one at which
+// it has answered, which may be another where addresses are translated.
+func reached(s discovery.Sighting) []string {
+	if s.Source != discovery.SourceSeeds || slices.Contains(s.PeerAddrs, s.From) {
+		return s.PeerAddrs
+	}
+	return append(slices.Clip(s.PeerAddrs), s.From)
 }
 
 // news is closed when somebody was heard of anew; nil without discovery.

@@ -140,6 +140,10 @@ type Handler interface {
 	Stranger(Stranger)
 }
 
+// SourceSeeds is the Source of what a process has said that was asked at its peer
+// address, which then stands in From.
+const SourceSeeds = "seeds"
+
 // Sighting is another process of the cluster, as it was heard of last.
 type Sighting struct {
 	Announcement

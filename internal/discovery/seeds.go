@@ -89,7 +89,7 @@ func splitSeed(addr string) (host, port string, err error) {
 	return host, port, nil
 }
 
-func (s *seeds) name() string { return "seeds" }
+func (s *seeds) name() string { return SourceSeeds }
 
 // run asks, until ctx ends.
 func (s *seeds) run(ctx context.Context) error {

@@ -21,6 +21,8 @@ const (
 	// is sent again only after 1, 3, 7 s (RFC 6298): a new attempt finds a
 	// healed network sooner.
 	dialTimeout = time.Second
+	// maxNoted bounds the errors that are remembered as logged.
+	maxNoted = 32
 )
 
 var (
@@ -49,11 +51,12 @@ type peer struct {
 	live  bool       // connected, either way, since the last PeerDown
 	isUp  bool       // PeerUp was the last that was told
 	probe time.Duration
-	err   error // of the last attempt to connect
+	err   error           // of the last attempt to connect
+	noted map[string]bool // the errors that were logged since there was a link
 }
 
 func newPeer(t *Transport, id uint64, addrs []string) *peer {
-	p := &peer{t: t, id: id, kick: make(chan struct{}, 1)}
+	p := &peer{t: t, id: id, kick: make(chan struct{}, 1), noted: map[string]bool{}}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.addrs.Store(&addrs)
 	p.heard.Store(int64(t.now()))
@@ -96,7 +99,9 @@ func (p *peer) run() {
 				continue
 			}
 		}
-		wait = p.pause(wait)
+		if wait = p.pause(wait); wait == 0 {
+			attempt = -1 // the addresses may be new: from the first
+		}
 	}
 }
 
@@ -118,16 +123,23 @@ func (p *peer) pause(wait time.Duration) time.Duration {
 	}
 }
 
-// note keeps the outcome of an attempt and logs it when it is a new one.
+// note keeps the outcome of an attempt and logs it when it is a new one: of a peer
+// with several addresses each says its own.
 func (p *peer) note(err error) {
 	if p.ctx.Err() != nil {
 		return
 	}
 	p.mu.Lock()
-	old := p.err
 	p.err = err
+	known := err == nil || p.noted[err.Error()]
+	switch {
+	case err == nil || len(p.noted) >= maxNoted:
+		p.noted = map[string]bool{} // what comes is news again
+	case !known:
+		p.noted[err.Error()] = true
+	}
 	p.mu.Unlock()
-	if err != nil && (old == nil || old.Error() != err.Error()) {
+	if !known {
 		level := slog.LevelWarn
 		if refusal := (*RefusedError)(nil); errors.As(err, &refusal) && refusal.Reason == NoCluster {
 			level = slog.LevelDebug // it is about to be founded, or joins
