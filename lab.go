@@ -57,6 +57,12 @@ func (m labMember) ClusterTime() (ms int64, leads bool) {
 	return l.Time, l.Term != 0
 }
 
+// Settled implements lab.Member.
+func (m labMember) Settled(ctx context.Context) bool {
+	p, err := m.replica.Peers(ctx)
+	return err == nil && p.Term != 0 && !p.Changing
+}
+
 // advanceLook is how often AdvanceTo looks whether all has ended that is due.
 const advanceLook = time.Millisecond
 

@@ -38,6 +38,9 @@ type Member interface {
 	// and returns when the log has it and nothing is left that ends by then.
 	// The error is kv.ErrNotLeader where another member leads.
 	AdvanceTo(ctx context.Context, ms int64) error
+	// Settled reports whether this member leads, and no change of the membership
+	// is under way: half of one needs majorities of both halves.
+	Settled(ctx context.Context) bool
 }
 
 type key struct{}
