@@ -2,6 +2,7 @@ package concord
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -91,7 +92,11 @@ func surroundings(f *discovery.Findings) (out Surroundings) {
 		if p.Target != "" {
 			what += " " + p.Target
 		}
-		out.Problems = append(out.Problems, what+": "+p.Err.Error())
+		why := p.Err.Error()
+		if stranger := (x509.UnknownAuthorityError{}); errors.As(p.Err, &stranger) {
+			why = "what answers there has another secret, or is no member"
+		}
+		out.Problems = append(out.Problems, what+": "+why)
 	}
 	return out
 }
