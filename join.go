@@ -47,8 +47,8 @@ func (n *Node) askToJoin(ctx context.Context, self kv.Member, addrs []string) (r
 	for {
 		for _, addr := range append(n.others(), addrs...) {
 			reply, err = n.ask(ctx, addr, peerRequest{Join: &self})
-			if err == nil {
-				return reply, nil
+			if err == nil || kv.CodeOf(err) == kv.Unsupported { // this program is too old
+				return reply, err
 			}
 			n.log.Info("not let in yet", "by", addr, "error", err)
 		}

@@ -1,7 +1,6 @@
 package concord
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -240,9 +239,7 @@ func TestRollingUpgrade(t *testing.T) {
 	if err := os.RemoveAll(c.dirs[2]); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
-	defer cancel()
-	n, err = Open(ctx, c.dirs[2], c.options(2, withLevel(1), Rejoin())...)
+	n, err = Open(t.Context(), c.dirs[2], c.options(2, withLevel(1), Rejoin())...)
 	if err == nil {
 		err = n.Close()
 		t.Error("an older program joins")

@@ -37,7 +37,7 @@ func (e *LevelError) Error() string {
 // Unwrap classifies the error.
 func (e *LevelError) Unwrap() error { return errLevel }
 
-var errLevel = kv.Errorf(kv.FailedPrecondition, "the program is older than the cluster")
+var errLevel = kv.Errorf(kv.Unsupported, "the program is older than the cluster")
 
 // Level is the cluster's level. Any goroutine.
 func (m *Machine) Level() uint32 { return m.config.Load().settings.Level }
@@ -76,7 +76,7 @@ func (s *membership) level() uint32 {
 // commands.
 func checkLevel(m *kv.Member, level uint32) error {
 	if m.Level != 0 && m.Level < level {
-		return kv.Errorf(kv.FailedPrecondition, "member %q: %w", m.Name, &LevelError{Cluster: level, Program: m.Level})
+		return kv.Errorf(kv.Unsupported, "member %q: %w", m.Name, &LevelError{Cluster: level, Program: m.Level})
 	}
 	return nil
 }

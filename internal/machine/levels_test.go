@@ -71,7 +71,7 @@ func TestOlderProgramIsRefused(t *testing.T) {
 		"to join":      d.change(MemberChange{AddMember, kv.Member{ID: 2, Name: "old", Level: 1, Learner: true}}),
 		"to come back": d.tell(1, 1),
 	} {
-		if err, _ := result.(error); !errors.As(err, &level) || kv.CodeOf(err) != kv.FailedPrecondition {
+		if err, _ := result.(error); !errors.As(err, &level) || kv.CodeOf(err) != kv.Unsupported {
 			t.Errorf("an older program is allowed %s: %v", name, result)
 		}
 	}
