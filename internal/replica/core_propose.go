@@ -44,18 +44,28 @@ func (c *Core) receiveForward(from uint64, w wire) error {
 		if c.intake.bytes > 0 && c.intake.bytes+int64(len(g.data)) > 64*int64(c.opt.MaxEntryBytes) || len(c.intake.streams) >= maxStreams && next == 1 {
 			return nil // it asks again
 		}
-		if c.intake.streams == nil {
-			c.intake.streams = make(map[streamKey]uint64)
-		}
-		c.intake.streams[key] = next + 1
+		c.intake.expect(key, next+1)
 		c.intake.groups = append(c.intake.groups, g)
 		c.intake.count += g.count
 		c.intake.bytes += int64(len(g.data))
+		return nil
+	case stream >= next && count == 0: // the sender has given up all until there
+		if _, known := c.intake.streams[key]; known || len(c.intake.streams) < maxStreams {
+			c.intake.expect(key, stream+1)
+		}
 		return nil
 	case stream >= next || stream == 0:
 		c.sendWire(from, transport.Append, wire{kind: wireForwarded, f: [5]uint64{term, w.f[1], next}})
 	}
 	return nil
+}
+
+// expect sets the number that comes next.
+func (in *intake) expect(key streamKey, next uint64) {
+	if in.streams == nil {
+		in.streams = make(map[streamKey]uint64)
+	}
+	in.streams[key] = next
 }
 
 // checkGroup makes sure that a forwarded group can be decoded by everybody

@@ -173,13 +173,22 @@ func (c *Core) checkForwards() {
 	c.sendWire(c.state.Leader, transport.Append, wire{kind: wireForward, f: [5]uint64{c.state.Term, c.incarnation}})
 }
 
-// receiveForwarded hears which group the leader waits for.
+// receiveForwarded hears which group the leader waits for. It may have been given
+// up here, with those behind it: then it must not be waited for.
 func (c *Core) receiveForwarded(from uint64, w wire) error {
 	term, incarnation, next := w.f[0], w.f[1], w.f[2]
 	if from != c.state.Leader || term != c.state.Term || incarnation != c.incarnation || c.limbo() {
 		return nil
 	}
-	for _, g := range c.queue.groups[:c.queue.sent] {
+	q := &c.queue
+	first := q.stream + 1
+	if q.sent > 0 {
+		first = q.groups[0].stream
+	}
+	if next < first && q.streamTerm == term {
+		c.sendWire(from, transport.Append, wire{kind: wireForward, f: [5]uint64{term, incarnation, first - 1}})
+	}
+	for _, g := range q.groups[:q.sent] {
 		if g.stream >= next {
 			c.sendGroup(g)
 		}

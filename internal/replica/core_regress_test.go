@@ -1,7 +1,10 @@
 package replica
 
 import (
+	"fmt"
+	"slices"
 	"testing"
+	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
 )
@@ -20,6 +23,39 @@ func TestGivenUpGroupIsApplied(t *testing.T) {
 	c.enqueue(&Group{Seq: 2, Count: 1, Data: []byte{0}})
 	if len(c.queue.groups) != 1 || c.queue.sent != 0 {
 		t.Errorf("%d groups wait, %d were handed on", len(c.queue.groups), c.queue.sent)
+	}
+}
+
+// TestGivenUpGroupsLeaveNoGap: what a follower forwards is applied also when what
+// it forwarded before was lost on the way, and was given up because a snapshot
+// was installed that might have contained it.
+func TestGivenUpGroupsLeaveNoGap(t *testing.T) {
+	w := newWorld(t, 1, 3, Options{})
+	w.run(int64(3 * time.Second))
+	at := slices.IndexFunc(w.peers, func(p *peer) bool { return p.core.state.Role == Follower })
+	f := w.peers[at]
+	term := f.core.state.Term
+	propose := func(seq uint64) {
+		g := &Group{Seq: seq}
+		cmd := fmt.Sprint("group ", seq)
+		g.Add([]byte(cmd))
+		f.waiting[seq] = cmd
+		f.core.Step(Input{Kind: InputPropose, Now: w.now, Group: g})
+	}
+	propose(1)
+	o := f.core.Take()
+	if o.Messages = nil; f.core.queue.sent != 1 {
+		t.Fatal("the group was not forwarded")
+	}
+	f.handle(o)
+	f.core.installed()
+	f.handle(f.core.Take())
+	propose(2)
+	propose(3)
+	f.handle(f.core.Take())
+	w.run(w.now + int64(3*time.Second))
+	if len(f.waiting) != 0 || f.core.state.Term != term {
+		t.Errorf("in term %d, of %d %v are not applied", f.core.state.Term, term, f.waiting)
 	}
 }
 
