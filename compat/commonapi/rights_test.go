@@ -65,15 +65,7 @@ func (w *world) guard(t *testing.T, ctx context.Context) (root, user *clientv3.C
 	w.permit(t, ctx, w.c, "foo", "")
 	_, err := w.c.AuthEnable(ctx)
 	must(t, err)
-	for i := range w.Members {
-		one := w.one(t, i)
-		w.Until("each member knows it", func() error {
-			if s, err := one.AuthStatus(ctx); err != nil || !s.Enabled {
-				return fmt.Errorf("%v, %w", s, err)
-			}
-			return nil
-		})
-	}
+	w.untilAuth(t, ctx, true)
 	root, user = w.as(t, "root"), w.as(t, "user")
 	t.Cleanup(func() {
 		if _, err := w.as(t, "root", 0).AuthDisable(context.Background()); err != nil {
@@ -130,10 +122,7 @@ func doDisable(t *testing.T, ctx context.Context, w *world) {
 	wantDenied(t, ctx, user, "other")
 	_, err := root.AuthDisable(ctx)
 	must(t, err)
-	for i := range w.Members {
-		_, err := w.one(t, i).Get(ctx, "x") // each knows it
-		must(t, err)
-	}
+	w.untilAuth(t, ctx, false)
 	put(t, ctx, user, "other", "2")
 	put(t, ctx, user, "other", "3")
 	wantValue(t, ctx, w.c, "other", "3")

@@ -95,9 +95,7 @@ func (w *world) fresh(t *testing.T, flags ...string) *world {
 // clear leaves nothing of a behaviour behind.
 func (w *world) clear(t *testing.T, ctx context.Context) {
 	t.Helper()
-	if status := get[*clientv3.AuthStatusResponse](t)(w.c.AuthStatus(ctx)); status.Enabled {
-		t.Fatal("authentication is still on")
-	}
+	w.untilAuth(t, ctx, false)
 	for _, lease := range get[*clientv3.LeaseLeasesResponse](t)(w.c.Leases(ctx)).Leases {
 		_, err := w.c.Revoke(ctx, lease.ID)
 		must(t, err)
@@ -113,6 +111,20 @@ func (w *world) clear(t *testing.T, ctx context.Context) {
 		must(t, err)
 	}
 	w.settle(t, ctx)
+}
+
+// untilAuth waits until each member knows that authentication is on, or off.
+func (w *world) untilAuth(t *testing.T, ctx context.Context, on bool) {
+	t.Helper()
+	for i := range w.Members {
+		one := w.one(t, i)
+		w.Until(fmt.Sprintf("member %d knows that authentication is on: %v", i, on), func() error {
+			if s, err := one.AuthStatus(ctx); err != nil || s.Enabled != on {
+				return fmt.Errorf("%v, %w", s, err)
+			}
+			return nil
+		})
+	}
 }
 
 // settle has all members apply what was acknowledged.
