@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/concord-kv/concord/client"
 	"github.com/concord-kv/concord/internal/restapi"
@@ -26,14 +27,15 @@ func (g *globals) ask(ctx context.Context, method, path string, request, answer 
 		return err
 	}
 	defer c.Close()
-	if g.timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, g.timeout)
-		defer cancel()
-	}
-	token, err := login(ctx, c, cfg)
+	began := time.Now()
+	token, err := login(ctx, c, cfg) // which cfg.Timeout bounds
 	if err != nil {
 		return err
+	}
+	if g.timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, began.Add(g.timeout))
+		defer cancel()
 	}
 	body, err := json.Marshal(request)
 	if err != nil {
