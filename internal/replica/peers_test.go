@@ -9,17 +9,20 @@ import (
 	"time"
 )
 
-// peers asks n for its peers, by id.
+// peers asks n, which leads, for its peers, by id.
 func (c *cluster) peers(n *node) map[uint64]Peer {
 	c.t.Helper()
-	p, err := n.r.Peers(context.Background())
-	if err != nil {
-		c.t.Fatal(err)
-	}
 	all := map[uint64]Peer{}
-	for _, peer := range p.List {
-		all[peer.ID] = peer
-	}
+	c.until("peers of the leader", func() bool {
+		p, err := n.r.Peers(context.Background())
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		for _, peer := range p.List {
+			all[peer.ID] = peer
+		}
+		return p.Term != 0
+	})
 	return all
 }
 
@@ -49,8 +52,8 @@ func TestPeers(t *testing.T) {
 		lead := c.leader()
 		c.propose(lead, "x")
 		follower, other := c.nodes[lead.id%3+1], c.nodes[(lead.id+1)%3+1]
-		if got := c.peers(follower); len(got) != 0 {
-			t.Errorf("a follower knows %v", got)
+		if got, err := follower.r.Peers(context.Background()); err != nil || got.Term != 0 || len(got.List) != 0 {
+			t.Errorf("a follower knows %v, %v", got, err)
 		}
 		<-time.After(30 * time.Second)
 		c.between(lead, follower.id, 0, 200*time.Millisecond)
@@ -72,10 +75,11 @@ func TestPeers(t *testing.T) {
 		c.between(lead, follower.id, time.Second, 25*time.Second)
 		// Who is new is out of contact, but has not been so for long.
 		c.change(lead, nil, "add 4", MemberChange{AddLearner, 4})
+		c.until("the change", func() bool {
+			p, _ := lead.r.Peers(context.Background())
+			return p.Term == lead.r.Status().Term && !p.Changing && len(p.List) == 3
+		})
 		c.between(lead, 4, time.Second, 2*time.Second)
-		if p, _ := lead.r.Peers(context.Background()); p.Term != lead.r.Status().Term || p.Changing {
-			t.Errorf("peers %+v", p)
-		}
 		// A new leader begins to count.
 		<-time.After(10 * time.Second)
 		if err := lead.r.TransferLeader(context.Background(), 0); err != nil {
