@@ -126,6 +126,11 @@ func (n *Node) Ready(ctx context.Context) error {
 		if kv.CodeOf(err) != kv.Unavailable && !errors.Is(err, kv.ErrOverloaded) {
 			return err
 		}
+		select { // where no leader is known, that is said at once
+		case <-ctx.Done():
+		case <-n.done:
+		case <-time.After(n.cfg.heartbeat):
+		}
 	}
 }
 

@@ -12,8 +12,9 @@
 // [Cluster.Kill] what was not synced; the network between them is in memory, and
 // silent where [Cluster.Partition] cuts it; and cluster time is moved by
 // [Cluster.Advance]. No port, file or process is used, so that any number of
-// clusters may run at once. A test in a bubble of testing/synctest may start one
-// there: then elections and timeouts take no time at all.
+// clusters may run at once. Best start them in a bubble of testing/synctest:
+// there elections and timeouts take no time, and come only when the test makes
+// them come, however busy the machine is.
 //
 // It is no simulator: goroutines run as the scheduler has it, so that two runs
 // differ; messages are not reordered, doubled or damaged, and clocks do not
@@ -55,7 +56,7 @@ type Cluster struct {
 // busy machine under the race detector.
 const (
 	heartbeat = 20 * time.Millisecond
-	election  = 400 * time.Millisecond
+	election  = 500 * time.Millisecond
 )
 
 // patience is how long is waited for what should be there soon, and look how
@@ -67,7 +68,7 @@ const (
 
 // Start founds a cluster of n members and returns when all of them serve. opts
 // are for all members, as for [concord.Open]; names, addresses and peers are not
-// theirs to set. The default [concord.Timing] is 20 ms and 400 ms, and members
+// theirs to set. The default [concord.Timing] is 20 ms and 500 ms, and members
 // log to the test's output. All of it ends with the test, which fails if a member
 // has ended by itself.
 func Start(t testing.TB, n int, opts ...concord.Option) *Cluster {
