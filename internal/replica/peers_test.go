@@ -3,6 +3,7 @@ package replica
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -160,6 +161,9 @@ func TestSlowDisk(t *testing.T) {
 					})
 				}
 				_, acked := stop()
+				for _, n := range cl.nodes { // behind all calls that were given up
+					cl.propose(n, fmt.Sprint("end ", n.id))
+				}
 				cl.checkSame(append(acked, "fine"))
 				if moves > c.moves || c.stays != (last == first.id && moves == 0) {
 					t.Errorf("leadership moved %d times, from %d to %d", moves, first.id, last)
