@@ -78,7 +78,7 @@ func (m labMember) AdvanceTo(ctx context.Context, ms int64) error {
 			m.replica.AdvanceTime(ms)
 		}
 		if m.Status().Time < kv.Time(ms) { // a command without effect, for its stamp
-			l := leader{m.Node}
+			l := leader(m)
 			if _, err := l.ProposeLocal(ctx, kv.Term(lead.Term), machine.EncodeSettings(nil, machine.SettingsChange{})); err != nil {
 				return err
 			}

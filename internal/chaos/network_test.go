@@ -149,8 +149,8 @@ func TestCutHoldsNewConnections(t *testing.T) {
 
 func TestSummaryCountsElectionTimeouts(t *testing.T) {
 	o := outages{"pause": {3 * time.Second, time.Second, 2 * time.Second}, "leader": {40 * time.Millisecond}}
-	want := "outage leader: median 40ms, worst 40ms of 1; " +
-		"pause: median 2s (4.00 election timeouts), worst 3s (6.00 election timeouts) of 3"
+	want := "outage leader: median 40ms, p99 40ms, worst 40ms of 1; " +
+		"pause: median 2s (4.00 election timeouts), p99 3s (6.00 election timeouts), worst 3s (6.00 election timeouts) of 3"
 	if got := o.summary(500 * time.Millisecond); got != want {
 		t.Errorf("%s, want %s", got, want)
 	}

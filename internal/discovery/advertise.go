@@ -10,10 +10,11 @@ import (
 
 // Advertise lists the addresses, as HOST:PORT, at which others can reach a
 // listener at addr: addr itself, or, where its host is unspecified, the global
-// and private addresses of the interfaces that are up, at most [MaxAddrs]. Those
-// that packets leave by come first, because the addresses of bridges and tunnels
-// are often the same on every machine, then IPv4, then IPv6. Loopback is listed
-// only where there is nothing else.
+// and private addresses of the interfaces that are up, at most [MaxAddrs], IPv4
+// first. Where the machine has a way out, only the addresses that packets leave by
+// count, because those of bridges and tunnels are often the same on every machine,
+// and no two members may have one address. Loopback is listed only where there is
+// nothing else.
 func Advertise(addr string) ([]string, error) {
 	return advertise(addr, machine{interfaces, outgoing})
 }
@@ -46,6 +47,9 @@ func advertise(addr string, m machine) ([]string, error) {
 		return nil, fmt.Errorf("list the addresses of this machine: %w", err)
 	}
 	found := choose(list, m.outgoing())
+	if ip.Is4() { // such a listener takes no other
+		found = slices.DeleteFunc(found, netip.Addr.Is6)
+	}
 	out := make([]string, len(found))
 	for i, ip := range found {
 		out[i] = net.JoinHostPort(ip.String(), port)
@@ -73,26 +77,13 @@ func choose(list []iface, outgoing []netip.Addr) []netip.Addr {
 	if len(found) == 0 {
 		found = loops
 	}
-	rank := func(ip netip.Addr) int {
-		switch {
-		case slices.Contains(outgoing, ip):
-			return 0
-		case ip.Is4():
-			return 1
-		}
-		return 2
+	if slices.ContainsFunc(found, func(ip netip.Addr) bool { return slices.Contains(outgoing, ip) }) {
+		// The others may be of a bridge for containers, which every machine
+		// has under the same address.
+		found = slices.DeleteFunc(found, func(ip netip.Addr) bool { return !slices.Contains(outgoing, ip) })
 	}
-	slices.SortStableFunc(found, func(a, b netip.Addr) int {
-		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(b2i(a.Is6()), b2i(b.Is6())))
-	})
+	slices.SortStableFunc(found, func(a, b netip.Addr) int { return cmp.Compare(a.BitLen(), b.BitLen()) })
 	return found[:min(len(found), MaxAddrs)]
-}
-
-func b2i(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
 }
 
 // mostListed is how many interfaces are looked at. The system is asked about each
