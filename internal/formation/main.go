@@ -7,6 +7,12 @@
 //
 //	sudo go run ./internal/formation -rounds 20 -seed 1
 //
+// With -expect 1 nothing is cut, because islands would rightly be clusters of
+// their own: the first process founds its cluster and is written to, the others
+// are started some seconds later, or at the same moment, and must join it.
+//
+//	sudo go run ./internal/formation -rounds 20 -processes 3 -expect 1
+//
 // It needs root, and the ip tool of iproute2.
 package main
 
@@ -44,8 +50,8 @@ func main() {
 	flag.StringVar(&p.dir, "dir", "", "where data and logs go; a temporary directory when empty")
 	flag.BoolVar(&p.keep, "keep", false, "keep data and logs when all is well too")
 	flag.Parse()
-	if p.rounds < 1 || p.processes < 2 || p.expect < 1 || p.expect > p.processes || 2*p.expect <= p.processes {
-		fmt.Fprintln(os.Stderr, "formation: -rounds is 1 or more, -processes 2 or more, and -expect more than half of them")
+	if p.rounds < 1 || p.processes < 2 || p.expect < 1 || p.expect > p.processes || p.expect > 1 && 2*p.expect <= p.processes {
+		fmt.Fprintln(os.Stderr, "formation: -rounds is 1 or more, -processes 2 or more, and -expect 1 or more than half of them")
 		os.Exit(2)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)

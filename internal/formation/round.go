@@ -58,7 +58,11 @@ func (r *round) run(ctx context.Context) (took times, err error) {
 			r.end(i, syscall.SIGKILL)
 		}
 	}()
-	if took.formed, err = r.form(ctx); err != nil {
+	form := r.form
+	if r.expect == 1 {
+		form = r.follow
+	}
+	if took.formed, err = form(ctx); err != nil {
 		return took, fmt.Errorf("form: %w", err)
 	}
 	if took.healed, err = r.loseDisk(ctx); err != nil {
@@ -181,6 +185,42 @@ func (r *round) form(ctx context.Context) (time.Duration, error) {
 		return 0, err
 	}
 	return time.Since(healed).Round(time.Millisecond), nil
+}
+
+// follow starts one process, writes to it as soon as it serves, and starts the
+// others meanwhile. It returns how long the last of them took to serve.
+func (r *round) follow(ctx context.Context) (time.Duration, error) {
+	order := r.rng.Perm(r.processes)
+	wrote := make(chan error, 1)
+	began := time.Now()
+	for n, i := range order {
+		if err := r.start(i); err != nil {
+			return 0, err
+		}
+		if n == 0 {
+			go func() {
+				wrote <- r.within(ctx, func() error { _, err := r.ask(ctx, i, "put", "early", "x"); return err })
+			}()
+		}
+		r.faults += fmt.Sprintf("n%d at %v ", i+1, time.Since(began).Round(time.Millisecond))
+		if n < len(order)-1 && r.rng.IntN(3) > 0 {
+			time.Sleep(time.Duration(r.rng.IntN(6000)) * time.Millisecond)
+		}
+	}
+	last := time.Now()
+	if err := <-wrote; err != nil {
+		return 0, err
+	}
+	if err := r.serves(ctx, "formed"); err != nil {
+		return 0, err
+	}
+	took := time.Since(last).Round(time.Millisecond)
+	for i := range r.processes {
+		if _, err := r.ask(ctx, i, "get", "early"); err != nil {
+			return took, err
+		}
+	}
+	return took, nil
 }
 
 // serves waits until every process is a member of the one cluster, writes and
