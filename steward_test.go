@@ -166,9 +166,14 @@ func TestAutopilotOff(t *testing.T) {
 	})
 	c.learns(1)
 	// By hand it takes the vote of its old identity, too.
-	if err := c.nodes[2].PromoteMember(t.Context(), c.nodes[1].id); err != nil {
-		t.Fatal(err)
-	}
+	c.waitFor(func() error { // a leader that is new may not know yet how far it has come
+		if err := c.nodes[2].PromoteMember(t.Context(), c.nodes[1].id); kv.CodeOf(err) == kv.FailedPrecondition {
+			return err
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		return nil
+	})
 	c.votersAre(0, 1, 2)
 }
 
