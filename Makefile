@@ -62,6 +62,7 @@ rolls: ## ROLLS (50) rolling restarts and as many moves of the leader under 1,00
 
 formations: ## FORMATIONS (20) clusters of real processes that form, heal and move in network namespaces, by SEED (1); needs root and iproute2
 	go run ./internal/formation -rounds $(FORMATIONS) -seed $(SEED)
+	go run ./internal/formation -rounds $(FORMATIONS) -seed $(SEED) -processes 3 -expect 1
 
 silences: ## SILENCES (200) pauses and cuts of the leader under load, by SEED (1), in election timeouts
 	go run ./internal/chaos -kinds pause,cut -round 25 -faults $(SILENCES) -seed $(SEED)

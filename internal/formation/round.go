@@ -258,7 +258,18 @@ func (r *round) loseDisk(ctx context.Context) (time.Duration, error) {
 	if victim == witness {
 		witness = 1
 	}
-	before, err := r.strength(ctx, witness)
+	full := r.full()
+	strong := func() error {
+		now, err := r.strength(ctx, witness)
+		if err == nil && now != full {
+			err = fmt.Errorf("the cluster should be %q, and is %q", full, now)
+		}
+		return err
+	}
+	if err := r.within(ctx, strong); err != nil {
+		return 0, err
+	}
+	old, err := r.id(victim)
 	if err != nil {
 		return 0, err
 	}
@@ -272,9 +283,12 @@ func (r *round) loseDisk(ctx context.Context) (time.Duration, error) {
 		return 0, err
 	}
 	err = r.within(ctx, func() error {
-		now, err := r.strength(ctx, witness)
-		if err == nil && now != before {
-			err = fmt.Errorf("it was %q before, and is %q", before, now)
+		if err := strong(); err != nil {
+			return err
+		}
+		members, err := r.ask(ctx, witness, "cluster", "members", "-o", "value")
+		if err == nil && (strings.Contains(members, old) || len(strings.Fields(members)) != r.processes) {
+			err = fmt.Errorf("%s has gone, and the members are %q", old, members)
 		}
 		return err
 	})
@@ -283,6 +297,27 @@ func (r *round) loseDisk(ctx context.Context) (time.Duration, error) {
 	}
 	took := time.Since(began).Round(time.Millisecond)
 	return took, r.serves(ctx, "healed")
+}
+
+// id is who process i is, as commands print it.
+func (r *round) id(i int) (string, error) {
+	data, err := os.ReadFile(filepath.Join(r.data(i), "member.json"))
+	var file struct {
+		ID uint64 `json:"id,string"`
+	}
+	err = errors.Join(err, json.Unmarshal(data, &file))
+	return fmt.Sprintf("%x", file.ID), err
+}
+
+// full is what the cluster's status says when all votes are given that are wanted.
+func (r *round) full() string {
+	switch {
+	case r.processes < 3:
+		return "1 of 1 voters, survives 0 failures"
+	case r.expect < 5:
+		return "3 of 3 voters, survives 1 failure"
+	}
+	return "5 of 5 voters, survives 2 failures"
 }
 
 // strength is the first line of the cluster's status.
