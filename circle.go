@@ -20,7 +20,7 @@ import (
 type circle struct {
 	found *discovery.Discovery
 	self  atomic.Pointer[discovery.Announcement]
-	// hear is told of every process that is new or elsewhere; it may be nil.
+	// hear is told of every process that is new or elsewhere.
 	hear func(addrs ...string)
 	node *Node
 

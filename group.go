@@ -92,7 +92,7 @@ func Listen(addr string, advertise ...string) ClusterOption {
 }
 
 // Gossip sets the address for gossip, TCP and UDP; the default is port 7946, or
-// another that is free, at the address of [Listen].
+// another that is free, on every address of this machine.
 func Gossip(addr string) ClusterOption { return func(g *group) { g.gossip = addr } }
 
 // NoMulticast has the member look for others only where it is told to.

@@ -167,7 +167,9 @@ func (r *round) form(ctx context.Context) (time.Duration, error) {
 		if _, err := r.one(); err != nil {
 			return 0, err
 		}
-		time.Sleep(time.Duration(r.rng.IntN(300)) * time.Millisecond)
+		if err := pause(ctx, time.Duration(r.rng.IntN(300))*time.Millisecond); err != nil {
+			return 0, err
+		}
 	}
 	r.faults = fmt.Sprintf("%d cuts and %d kills in %v", cuts, kills, lasts)
 	for i := range r.processes {
@@ -204,7 +206,9 @@ func (r *round) follow(ctx context.Context) (time.Duration, error) {
 		}
 		r.faults += fmt.Sprintf("n%d at %v ", i+1, time.Since(began).Round(time.Millisecond))
 		if n < len(order)-1 && r.rng.IntN(3) > 0 {
-			time.Sleep(time.Duration(r.rng.IntN(6000)) * time.Millisecond)
+			if err := pause(ctx, time.Duration(r.rng.IntN(6000))*time.Millisecond); err != nil {
+				return 0, err
+			}
 		}
 	}
 	last := time.Now()
@@ -277,7 +281,9 @@ func (r *round) loseDisk(ctx context.Context) (time.Duration, error) {
 	if err := os.RemoveAll(r.data(victim)); err != nil {
 		return 0, err
 	}
-	time.Sleep(time.Duration(r.rng.IntN(2000)) * time.Millisecond)
+	if err := pause(ctx, time.Duration(r.rng.IntN(2000))*time.Millisecond); err != nil {
+		return 0, err
+	}
 	began := time.Now()
 	if err := r.start(victim); err != nil {
 		return 0, err
@@ -349,6 +355,16 @@ func (r *round) move(ctx context.Context) (time.Duration, error) {
 		return took, err
 	}
 	return took, r.serves(ctx, "again")
+}
+
+// pause waits, less when ctx ends.
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
 }
 
 // within repeats try until it succeeds, a process has ended by itself, or

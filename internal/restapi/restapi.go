@@ -126,19 +126,16 @@ func hex(n uint64) string { return strconv.FormatUint(n, 16) }
 // nothing is the request of those that have none.
 type nothing struct{}
 
-func unsupported() error {
-	return kv.WithNext(kv.ErrUnsupported, "this member was started by a program that does not offer it")
-}
-
-func (a *api) overseer() (kv.Overseer, error) {
-	if o, ok := a.cluster.(kv.Overseer); ok {
-		return o, nil
+// offers returns the cluster as T, which a program need not offer.
+func offers[T any](a *api) (t T, err error) {
+	if t, ok := a.cluster.(T); ok {
+		return t, nil
 	}
-	return nil, unsupported()
+	return t, kv.WithNext(kv.ErrUnsupported, "this member was started by a program that does not offer it")
 }
 
 func (a *api) status(ctx context.Context, _ *nothing) (s Status, err error) {
-	overseer, err := a.overseer()
+	overseer, err := offers[kv.Overseer](a)
 	if err != nil {
 		return s, err
 	}
@@ -158,15 +155,8 @@ func (a *api) members(ctx context.Context, _ *nothing) (Members, error) {
 	return out, err
 }
 
-func (a *api) pilot() (kv.Pilot, error) {
-	if p, ok := a.cluster.(kv.Pilot); ok {
-		return p, nil
-	}
-	return nil, unsupported()
-}
-
 func (a *api) autopilot(ctx context.Context, _ *nothing) (out Autopilot, err error) {
-	p, err := a.pilot()
+	p, err := offers[kv.Pilot](a)
 	if err != nil {
 		return out, err
 	}
@@ -178,7 +168,7 @@ func (a *api) autopilot(ctx context.Context, _ *nothing) (out Autopilot, err err
 }
 
 func (a *api) setAutopilot(ctx context.Context, c *AutopilotChange) (out Autopilot, err error) {
-	p, err := a.pilot()
+	p, err := offers[kv.Pilot](a)
 	if err != nil {
 		return out, err
 	}
@@ -269,7 +259,7 @@ func (a *api) moveLeader(ctx context.Context, which *Which) (Changed, error) {
 }
 
 func (a *api) leave(ctx context.Context, which *Which) (Changed, error) {
-	overseer, err := a.overseer()
+	overseer, err := offers[kv.Overseer](a)
 	if err != nil {
 		return Changed{}, err
 	}
