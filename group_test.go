@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -269,6 +270,24 @@ func TestClusterStrangers(t *testing.T) {
 		if n, err := f.tryOpen(t.Context(), 2, opts...); kv.CodeOf(err) != kv.FailedPrecondition {
 			t.Errorf("%s: %v, %v", what, n, err)
 		}
+	}
+}
+
+// TestClusterListenerIsClosed: a member that cannot be opened does not keep others
+// from its address.
+func TestClusterListenerIsClosed(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	holder := open(t, dir)
+	defer holder.Close()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := Open(t.Context(), dir, PeerListener(l), Secret(NewSecret()), Cluster("a", NoMulticast())); err == nil {
+		t.Fatalf("opened twice: %v", n.Close())
+	}
+	if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("the listener is open: %v", err)
 	}
 }
 

@@ -62,6 +62,9 @@ func openMember(ctx context.Context, cfg config) (_ *Node, err error) {
 	n := &Node{cfg: cfg, log: cfg.logger, done: make(chan struct{}), figures: new(figures), logins: logins{slots: make(chan struct{}, hashParallel())}}
 	defer func() {
 		if err != nil {
+			if n.transport == nil && n.cfg.listener != nil {
+				_ = n.cfg.listener.Close() // nobody was let in
+			}
 			err = errors.Join(fmt.Errorf("open member in %s: %w", cfg.dir, err), n.Close())
 		}
 	}()
