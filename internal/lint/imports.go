@@ -22,12 +22,13 @@ var edges = []string{"internal/etcdapi", "internal/restapi", "internal/dnsapi", 
 // decision behind it.
 var mayImport = map[string][]string{
 	"kv":                  {},
+	"observe":             {},
 	"kv/kvtest":           {"kv"},
 	"kv/kvtest/lincheck":  {"kv"},
 	"internal/vfs":        {},
 	"internal/discovery":  {},
 	"internal/secret":     {},
-	"internal/telemetry":  {},
+	"internal/telemetry":  {"observe"},
 	"internal/transport":  {},
 	"internal/formation":  {},
 	"internal/founding":   {},
@@ -56,9 +57,9 @@ var mayImport = map[string][]string{
 	"internal/replica":    {"internal/wal", "internal/snap", "internal/transport"},
 	"internal/backup":     {"kv", "internal/wal", "internal/snap", "internal/machine", "internal/memberfile", "internal/replica", "internal/vfs"},
 	"client":              {"kv"},
-	".":                   append([]string{"internal/backup", "internal/lab"}, lowerHalf...),
-	"server":              append([]string{"kv", "internal/lockpb", "internal/telemetry"}, edges...),
-	"cmd/concord":         {".", "server", "client", "kv", "internal/backup", "internal/certs", "internal/etcdfile", "internal/migrate", "internal/restapi"},
+	".":                   append([]string{"internal/backup", "internal/lab", "observe"}, lowerHalf...),
+	"server":              append([]string{"kv", "observe", "internal/lockpb", "internal/telemetry"}, edges...),
+	"cmd/concord":         {".", "server", "client", "kv", "observe", "internal/backup", "internal/certs", "internal/etcdfile", "internal/migrate", "internal/restapi"},
 	"concordtest":         {".", "kv", "internal/lab", "internal/vfs"},
 	"internal/sim":        append([]string{"kv/kvtest/lincheck"}, lowerHalf...),
 	"internal/chaos":      {"kv", "client", "kv/kvtest/lincheck", "internal/loopback"},
@@ -114,7 +115,7 @@ func ourImport(quoted string) (dir string, ok bool) {
 
 // standardOnly are packages that import the standard library and what the table
 // allows, and nothing else: they are what programs build against or audit.
-var standardOnly = []string{"kv", "kv/kvtest", "internal/transport", "internal/founding"}
+var standardOnly = []string{"kv", "observe", "kv/kvtest", "internal/transport", "internal/founding"}
 
 // checkStandardOnly finds foreign imports in packages that have none.
 func checkStandardOnly(t *tree) []finding {
