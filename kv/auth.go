@@ -28,30 +28,38 @@ type Caller struct {
 	// there is another one. With it AuthRevision does not matter: the caller is
 	// whom the token stands for, for as long as the token is good where and
 	// when the call is decided, and afterwards is refused with
-	// [ErrInvalidAuthToken]. A watch goes on when the token is over.
+	// [ErrInvalidAuthToken]. A watch goes on when a [Token] is over, and ends
+	// with an [AccessToken].
 	Token uint64
 }
 
-type callerKey struct{}
+type (
+	callerKey struct{}
+	tokenKey  struct{}
+)
 
 // callerContext is a context with a caller, in one allocation: every call that a
 // server lets in has one.
 type callerContext struct {
 	context.Context
 	caller Caller
+	token  *TokenID // see WithTokenID
 }
 
 // Value implements [context.Context].
 func (c *callerContext) Value(key any) any {
-	if key == (callerKey{}) {
+	switch key {
+	case callerKey{}:
 		return &c.caller
+	case tokenKey{}:
+		return c.token
 	}
 	return c.Context.Value(key)
 }
 
 // WithCaller returns a context whose calls are made in the name of c.
 func WithCaller(ctx context.Context, c Caller) context.Context {
-	return &callerContext{ctx, c}
+	return &callerContext{ctx, c, nil}
 }
 
 // CallerOf returns in whose name calls with ctx are made, or nil when they are
@@ -286,8 +294,8 @@ type Tokens interface {
 	// goes that would be over first, of that user or else of the user who has
 	// most.
 	AddToken(ctx context.Context, t Token) (Header, error)
-	// TokenCaller returns for whom a token stands, or [ErrInvalidAuthToken].
-	// Use renews the token, now and then. It costs a look-up; only for a token
+	// TokenCaller returns for whom a token stands, or who an [AccessToken] is,
+	// or [ErrInvalidAuthToken]. Use renews a token, now and then. It costs a look-up; only for a token
 	// that this member does not know it asks whether others do. What this
 	// member has applied decides here; the caller has the token's mark, by
 	// which calls are decided once more.
