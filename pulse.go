@@ -34,6 +34,9 @@ type pulse struct {
 	coarse  [coarseKept]moment
 	writes  [coarseKept]kv.Durations // at the same places
 	coarses int
+
+	// unled is since when no leader is known; zero while one is.
+	unled time.Time
 }
 
 // moment is a mark while it is kept.
@@ -48,7 +51,9 @@ func (n *Node) beat(ctx context.Context) error {
 	tick := time.NewTicker(fineEvery)
 	defer tick.Stop()
 	for {
-		p.note(moment{kv.Index(n.replica.Status().Commit), time.Now()}, &n.figures.logWrites)
+		s, now := n.replica.Status(), time.Now()
+		p.note(moment{kv.Index(s.Commit), now}, &n.figures.logWrites)
+		p.led(s.Leader != 0, now)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -71,6 +76,28 @@ func (p *pulse) note(m moment, writes *durations) {
 		p.coarse[at], p.writes[at] = m, writes.load()
 		p.coarses++
 	}
+}
+
+// led notes whether a leader is known.
+func (p *pulse) led(known bool, now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case known:
+		p.unled = time.Time{}
+	case p.unled.IsZero():
+		p.unled = now
+	}
+}
+
+// leaderless is for how long no leader has been known, as of the last beat.
+func (p *pulse) leaderless(now time.Time) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.unled.IsZero() {
+		return 0
+	}
+	return now.Sub(p.unled)
 }
 
 // upTime is since when the member runs.

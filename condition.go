@@ -1,0 +1,77 @@
+package concord
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/concord-kv/concord/kv"
+)
+
+var _ kv.Diagnosed = (*Node)(nil)
+
+// Conditions implements [kv.Diagnosed].
+func (n *Node) Conditions() []kv.Condition {
+	now, s := time.Now(), n.replica.Status()
+	return []kv.Condition{
+		n.ledCondition(now),
+		catchingUp(n.figures.pulse.marks(now), kv.Index(s.Applied), kv.Index(s.Commit)),
+		{
+			Name: "disk_writes", Reason: reasonIf(s.Stalled, "the disk has not finished a write for more than %v", n.cfg.election),
+			Next: "see what holds up the disk of the data directory, or move the member to another one",
+		},
+		{
+			Name: "disk_space", Minor: true, Reason: reasonIf(n.disk.log.NoSpace(), "the disk is full, and puts are refused"),
+			Next: "free some of the disk of the data directory; deletes and compactions go on",
+		},
+	}
+}
+
+// reasonIf formats a reason where there is one.
+func reasonIf(bad bool, format string, args ...any) string {
+	if !bad {
+		return ""
+	}
+	return fmt.Sprintf(format, args...)
+}
+
+// ledCondition is whether this member knows a leader.
+func (n *Node) ledCondition(now time.Time) kv.Condition {
+	c := kv.Condition{Name: "leader", Next: "a majority of the voters must be up and reach each other; 'concord cluster status' shows who is missing"}
+	s := n.replica.Status()
+	if s.Leader != 0 {
+		return c
+	}
+	c.Reason = "no leader is known"
+	if d := n.figures.pulse.leaderless(now); d > 0 {
+		c.Reason = fmt.Sprintf("no leader for %v", d.Round(min(time.Second, max(d/10, time.Millisecond))))
+	}
+	if n.transport == nil || len(s.Voters) < 2 {
+		return c
+	}
+	others, connected := 0, 0
+	for _, p := range n.transport.Peers() {
+		others++
+		if p.Connected {
+			connected++
+		}
+	}
+	c.Reason += fmt.Sprintf("; %d of %d other members are connected", connected, others)
+	return c
+}
+
+// lateApply is for how long an entry may be known to be committed, and not
+// applied, before the member counts as behind: reads wait that long.
+const lateApply = time.Second
+
+// catchingUp is whether a member has applied what it knows to be committed, by
+// the marks of its own pulse.
+func catchingUp(marks []mark, applied, committed kv.Index) kv.Condition {
+	c := kv.Condition{Name: "caught_up", Next: "it catches up by itself; where it does not, look at its processor and disk"}
+	if applied >= committed {
+		return c
+	}
+	if late := behind(marks, applied); late > lateApply {
+		c.Reason = fmt.Sprintf("catching up: %d entries behind, for %v", committed-applied, late.Round(100*time.Millisecond))
+	}
+	return c
+}
