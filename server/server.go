@@ -18,7 +18,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
@@ -134,20 +133,19 @@ type Server struct {
 	api       *etcdapi.API
 	grpc      *grpc.Server
 	http      *http.Server
-	health    *health.Server
+	health    *healthService
 	gateway   *gateway // nil without
 	metrics   *telemetry.Metrics
 	pages     *routes
-
-	// Safe for concurrent use.
-	checked healthCounts
+	cluster   kv.Cluster
+	ready     *readiness
 }
 
 // New listens on all addresses or fails. A Server that is not wanted any more
 // before Run is ended by calling Run with a context that has ended.
 func New(store kv.Store, cluster kv.Cluster, cfg Config) (_ *Server, err error) {
 	cfg = cfg.withDefaults()
-	s := &Server{cfg: cfg, listeners: append([]net.Listener(nil), cfg.Listeners...)}
+	s := &Server{cfg: cfg, cluster: cluster, ready: newReadiness(store, cluster), listeners: append([]net.Listener(nil), cfg.Listeners...)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, closeAll(s.listeners))
@@ -174,7 +172,7 @@ func New(store kv.Store, cluster kv.Cluster, cfg Config) (_ *Server, err error) 
 		Tokens: tokens, Logger: cfg.Logger,
 	})
 	s.metrics = newMetrics(cluster, cfg.Quota)
-	s.metrics.Add(s.checked.figures)
+	s.metrics.Add(s.ready.counts.figures)
 	s.metrics.Add(s.split.figures)
 	s.grpc = s.newGRPC()
 	if open := etcdapi.Ungoverned(s.grpc.GetServiceInfo()); len(open) > 0 {
@@ -191,7 +189,7 @@ func New(store kv.Store, cluster kv.Cluster, cfg Config) (_ *Server, err error) 
 
 // newHTTPServer makes the server of what is not gRPC.
 func (s *Server) newHTTPServer(store kv.Store, cluster kv.Cluster) *http.Server {
-	pages := newHTTP(s.api, store, cluster, &s.checked)
+	pages := newHTTP(s.api, store, cluster, s.ready)
 	s.pages = pages
 	if !s.cfg.HTTP.NoMetrics {
 		pages.open("/metrics", get(s.metrics.ServeHTTP))
@@ -267,13 +265,13 @@ func (s *Server) newGRPC() *grpc.Server {
 	)
 	all := counted{g, s.metrics}
 	s.api.Register(all)
-	s.health = health.NewServer()
-	s.health.SetServingStatus("", healthpb.HealthCheckResponse_SERVING)
+	s.health = newHealthService(s.ready)
 	healthpb.RegisterHealthServer(s.api.Guard(all), s.health)
 	// Lock and Election are in no global registry.
 	options := reflection.ServerOptions{Services: g, DescriptorResolver: lockpb.New()}
 	reflectionv1.RegisterServerReflectionServer(all, reflection.NewServerV1(options))
 	reflectionv1alpha.RegisterServerReflectionServer(all, reflection.NewServer(options)) //nolint:staticcheck // for old clients
+	s.health.cover(g.GetServiceInfo())
 	return g
 }
 
@@ -314,7 +312,7 @@ func (s *Server) Run(ctx context.Context) error {
 		return nil
 	})
 	group.Go(func() error {
-		<-ctx.Done()
+		s.health.run(ctx, s.cluster)
 		s.shutdown()
 		return nil
 	})
@@ -323,7 +321,6 @@ func (s *Server) Run(ctx context.Context) error {
 
 // shutdown runs once the context of Run has ended.
 func (s *Server) shutdown() {
-	s.health.Shutdown()
 	if err := closeAll(s.listeners); err != nil {
 		s.cfg.Logger.Warn("could not close a listener", "err", err)
 	}
