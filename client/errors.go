@@ -23,6 +23,12 @@ var byReason = map[string]*kv.Error{
 	"KEY_TOO_LARGE":    kv.ErrKeyTooLarge,
 	"INVALID_TTL":      kv.ErrInvalidTTL,
 	"NOT_MOVED":        kv.ErrNotMoved,
+	"NO_MEMORY":        kv.ErrNoMemory,
+	"RATE_LIMITED":     kv.ErrRateLimited,
+	"TOO_MANY_STREAMS": kv.ErrTooManyStreams,
+	"TOO_MANY_WATCHES": kv.ErrTooManyWatches,
+	"TOO_MANY_LOGINS":  kv.ErrTooManyLogins,
+	"SLOW_READER":      kv.ErrSlowReader,
 }
 
 // byMessage has etcd's messages, as its own clients tell errors apart.

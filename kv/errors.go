@@ -110,10 +110,31 @@ var (
 	ErrOverloaded = &Error{Code: ResourceExhausted, Message: "too many requests are waiting; nothing was done, try again later"}
 	// ErrNoSpace: the memory or disk limit is reached; nothing was done.
 	ErrNoSpace = &Error{Code: ResourceExhausted, Message: "no space left for writes; delete keys, compact or raise the limit; nothing was done"}
+	// ErrNoMemory: a member's memory limit is reached. Deletes, compactions,
+	// the end of leases and reads go on, and writes are taken again by
+	// themselves when there is room; nothing was done.
+	ErrNoMemory = &Error{Code: ResourceExhausted, Message: "no memory left for what makes the state larger; delete keys or raise the memory limit; nothing was done", Err: ErrNoSpace}
 	// ErrCorrupt: this member's state or disk is damaged.
 	ErrCorrupt = &Error{Code: DataLoss, Message: "stored data is corrupt"}
 	// ErrDivergent: members disagree about the state.
 	ErrDivergent = &Error{Code: DataLoss, Message: "members disagree about the state; writes are refused"}
+)
+
+// Errors about limits on who calls.
+var (
+	// ErrRateLimited: the caller makes more requests than it may; nothing was
+	// done.
+	ErrRateLimited = &Error{Code: ResourceExhausted, Message: "more requests than this caller may make; nothing was done, try again more slowly"}
+	// ErrTooManyStreams: the caller has as many streams open as it may.
+	ErrTooManyStreams = &Error{Code: ResourceExhausted, Message: "this caller has too many streams open; end some first"}
+	// ErrTooManyWatches: the caller has as many watches as it may.
+	ErrTooManyWatches = &Error{Code: ResourceExhausted, Message: "this caller has too many watches; end some first"}
+	// ErrTooManyLogins: passwords that were wrong came from the caller's
+	// address; this one was not looked at.
+	ErrTooManyLogins = &Error{Code: ResourceExhausted, Message: "too many wrong passwords came from this address; this one was not looked at, try again later"}
+	// ErrSlowReader: the client did not read what a stream sent it. The stream
+	// has ended; a watch goes on at the revision after the last one received.
+	ErrSlowReader = &Error{Code: Unavailable, Message: "the client does not read; the stream was ended, go on with another one"}
 )
 
 // Errors about requests.
