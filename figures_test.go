@@ -4,29 +4,7 @@ import (
 	"runtime"
 	"testing"
 	"time"
-
-	"github.com/concord-kv/concord/kv"
 )
-
-func TestDurations(t *testing.T) {
-	var d durations
-	bounds := []struct {
-		took time.Duration
-		slot int
-	}{
-		{0, 0}, {1, 0}, {kv.ShortestBound, 0}, {kv.ShortestBound + 1, 1}, {2 * kv.ShortestBound, 1},
-		{time.Millisecond, 4}, {8192 * time.Millisecond, 17}, {8192*time.Millisecond + 1, 18}, {time.Hour, 18}, {-1, 0},
-	}
-	var want kv.Durations
-	for _, b := range bounds {
-		d.add(b.took)
-		want.Counts[b.slot]++
-		want.Sum += b.took
-	}
-	if got := d.load(); got != want {
-		t.Errorf("%+v, want %+v", got, want)
-	}
-}
 
 // TestFigures compares what a member counts with what it did.
 func TestFigures(t *testing.T) {
@@ -49,16 +27,16 @@ func TestFigures(t *testing.T) {
 	}
 	f := n.Figures()
 	// Callers are answered before their entry is counted as applied.
-	for end := time.Now().Add(time.Minute); f.AppliedEntries-before.AppliedEntries < 6 && time.Now().Before(end); f = n.Figures() {
+	for end := time.Now().Add(time.Minute); f.Apply.Entries-before.Apply.Entries < 6 && time.Now().Before(end); f = n.Figures() {
 		runtime.Gosched()
 	}
-	writes := uint64(0)
-	for _, count := range f.LogWrites.Counts {
-		writes += count
-	}
-	if f.Puts-before.Puts != 5 || f.Deletes-before.Deletes != 1 || f.LeaderChanges != 1 ||
-		f.LogEntries-before.LogEntries < 6 || f.AppliedEntries-before.AppliedEntries < 6 ||
-		writes == 0 || f.LogWrites.Sum <= 0 || f.SnapshotErrors+f.BadMessages != 0 {
+	if f.State.Puts-before.State.Puts != 5 || f.State.Deletes-before.State.Deletes != 1 || f.LeaderChanges != 1 ||
+		f.Log.Entries-before.Log.Entries < 6 || f.Apply.Entries-before.Apply.Entries < 6 ||
+		f.Log.Writes.Count() == 0 || f.Log.Writes.Sum <= 0 || f.Snapshots.Errors+f.BadMessages != 0 {
 		t.Errorf("before %+v, after %+v", before, f)
+	}
+	if f.State.Versions == 0 || f.State.Records == 0 || f.Log.Size <= 0 || f.Log.Last < 6 || f.Log.DiskFree <= 0 ||
+		f.Members.Voters != 1 || f.Members.Reached != 1 || len(f.Peers) != 0 || f.UpTime <= 0 || f.Name != "n1" {
+		t.Errorf("%+v", f)
 	}
 }

@@ -246,7 +246,8 @@ func damaged(err error, cluster bool) error {
 func (n *Node) newTransport(id memberfile.File, l net.Listener, h *peerHandler) *transport.Transport {
 	return transport.New(transport.Config{
 		ID: id.ID, Cluster: id.Cluster, Listener: l, Handler: h, Logger: n.log,
-		Dial: n.cfg.dialPeer, MaxMessage: n.maxCommand() + 8<<20,
+		RoundTrip: n.figures.roundTrips.add,
+		Dial:      n.cfg.dialPeer, MaxMessage: n.maxCommand() + 8<<20,
 	})
 }
 

@@ -28,7 +28,7 @@ func (n *Node) measure() *memberFigures {
 	now, f := time.Now(), n.figures
 	writes := f.pulse.recentWrites(&f.logWrites)
 	r := kv.Report{
-		Status: n.Status(), UpTime: f.pulse.upTime(now), LogWrite: quantile(&writes, 0.99),
+		Status: n.Status(), UpTime: f.pulse.upTime(now), LogWrite: writes.Quantile(0.99),
 		Resident: resident(), DiskFree: diskFree(n.cfg.dir),
 		DiskFull: n.disk.log.NoSpace(), DiskStalled: n.replica.Status().Stalled,
 	}

@@ -63,7 +63,7 @@ func (n *Node) beat(ctx context.Context) error {
 }
 
 // note adds a moment, to the coarse ones too when one is due.
-func (p *pulse) note(m moment, writes *durations) {
+func (p *pulse) note(m moment, writes *kv.DurationCounter) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.began.IsZero() {
@@ -73,7 +73,7 @@ func (p *pulse) note(m moment, writes *durations) {
 	p.fines++
 	if p.coarses == 0 || m.at.Sub(p.coarse[(p.coarses-1)%coarseKept].at) >= coarseEvery {
 		at := p.coarses % coarseKept
-		p.coarse[at], p.writes[at] = m, writes.load()
+		p.coarse[at], p.writes[at] = m, writes.Load()
 		p.coarses++
 	}
 }
@@ -144,41 +144,13 @@ func behind(marks []mark, applied kv.Index) time.Duration {
 
 // recentWrites are the writes of the log in the last minute, or since the start
 // where that is less.
-func (p *pulse) recentWrites(writes *durations) kv.Durations {
-	d := writes.load()
+func (p *pulse) recentWrites(writes *kv.DurationCounter) kv.Durations {
+	d := writes.Load()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.coarses <= writeWindow { // began less than a minute ago: with the start's own
 		return d
 	}
 	before := &p.writes[(p.coarses-writeWindow)%coarseKept]
-	for i := range d.Counts {
-		d.Counts[i] -= before.Counts[i]
-	}
-	d.Sum -= before.Sum
-	return d
-}
-
-// quantile is what a share q of the durations took at most, between the bounds
-// of a count in proportion, as Prometheus's histogram_quantile has it; 0 when
-// there are none.
-func quantile(d *kv.Durations, q float64) time.Duration {
-	total := uint64(0)
-	for _, c := range d.Counts {
-		total += c
-	}
-	rank := q * float64(total)
-	below, lower := 0.0, time.Duration(0)
-	for i, c := range d.Counts {
-		upper := kv.ShortestBound << i
-		if c > 0 && below+float64(c) >= rank {
-			if i == len(d.Counts)-1 {
-				return lower // the last count has no upper bound
-			}
-			return lower + time.Duration(float64(upper-lower)*(rank-below)/float64(c))
-		}
-		below += float64(c)
-		lower = upper
-	}
-	return 0
+	return d.Since(before)
 }

@@ -8,35 +8,10 @@ import (
 	"github.com/concord-kv/concord/kv"
 )
 
-func TestQuantile(t *testing.T) {
-	counts := func(at ...int) (d kv.Durations) {
-		for i := 0; i+1 < len(at); i += 2 {
-			d.Counts[at[i]] = uint64(at[i+1])
-		}
-		return d
-	}
-	for _, c := range []struct {
-		d    kv.Durations
-		q    float64
-		want time.Duration
-	}{
-		{counts(), 0.99, 0},
-		{counts(0, 100), 0.5, kv.ShortestBound / 2},
-		{counts(3, 1), 1, kv.ShortestBound << 3},
-		{counts(1, 99, 4, 1), 0.99, kv.ShortestBound << 1},
-		{counts(1, 98, 4, 2), 0.99, 12 * kv.ShortestBound}, // half of 8 to 16
-		{counts(18, 5), 0.99, kv.ShortestBound << 17},
-	} {
-		if got := quantile(&c.d, c.q); got != c.want {
-			t.Errorf("%v at %v: %v, want %v", c.d.Counts, c.q, got, c.want)
-		}
-	}
-}
-
 // TestPulse feeds half an hour.
 func TestPulse(t *testing.T) {
 	var p pulse
-	var writes durations
+	var writes kv.DurationCounter
 	if p.upTime(time.Now()) != 0 || len(p.marks(time.Now())) != 0 {
 		t.Error("a pulse that has not begun has something to tell")
 	}
@@ -48,7 +23,7 @@ func TestPulse(t *testing.T) {
 		if i < 18_000-1200 {
 			took = 8 * time.Second
 		}
-		writes.add(took)
+		writes.Add(took)
 		p.note(moment{kv.Index(i), now}, &writes)
 	}
 	if up := p.upTime(now); up != now.Sub(start) {
@@ -72,7 +47,7 @@ func TestPulse(t *testing.T) {
 	for _, c := range recent.Counts {
 		n += c
 	}
-	if n < 500 || n > 700 || quantile(&recent, 0.99) > time.Millisecond {
+	if n < 500 || n > 700 || recent.Quantile(0.99) > time.Millisecond {
 		t.Errorf("the last minute: %+v", recent)
 	}
 	all := testing.AllocsPerRun(100, func() {
@@ -86,14 +61,14 @@ func TestPulse(t *testing.T) {
 
 func TestPulseOfAYoungMember(t *testing.T) {
 	var p pulse
-	var writes durations
+	var writes kv.DurationCounter
 	now := time.Now()
 	for range 30 { // three seconds
-		writes.add(time.Millisecond)
+		writes.Add(time.Millisecond)
 		p.note(moment{1, now}, &writes)
 		now = now.Add(fineEvery)
 	}
-	if d := p.recentWrites(&writes); d.Counts[4] != 30 {
+	if d := p.recentWrites(&writes); d.Counts[kv.DurationCell(time.Millisecond)] != 30 {
 		t.Errorf("%+v", d)
 	}
 }

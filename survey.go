@@ -57,7 +57,7 @@ func Survey(ctx context.Context, d time.Duration, opts ...Option) (out Surroundi
 	if err := g.check(&cfg); err != nil {
 		return out, err
 	}
-	n := &Node{cfg: cfg, log: cfg.logger}
+	n := &Node{cfg: cfg, log: cfg.logger, figures: new(figures)}
 	n.transport = n.newTransport(memberfile.File{ID: randomID()}, nil, nil) // to ask only
 	look := discovery.Config{
 		Cluster: g.name, Multicast: discovery.Multicast{Off: g.unicast},

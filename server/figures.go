@@ -16,42 +16,42 @@ const etcdBounds = 14
 func memberFigures(source kv.Measured) func(yield func(telemetry.Figure)) {
 	return func(yield func(telemetry.Figure)) {
 		f := source.Figures()
-		writes := spread(f.LogWrites)
+		writes := spread(f.Log.Writes)
 		for _, c := range []telemetry.Figure{
 			{Name: "etcd_server_leader_changes_seen_total", Help: "The number of leader changes seen.", Value: float64(f.LeaderChanges)},
-			{Name: "etcd_mvcc_put_total", Help: "Total number of puts seen by this member.", Value: float64(f.Puts)},
-			{Name: "etcd_mvcc_delete_total", Help: "Total number of deletes seen by this member.", Value: float64(f.Deletes)},
+			{Name: "etcd_mvcc_put_total", Help: "Total number of puts seen by this member.", Value: float64(f.State.Puts)},
+			{Name: "etcd_mvcc_delete_total", Help: "Total number of deletes seen by this member.", Value: float64(f.State.Deletes)},
 			{Name: "etcd_disk_wal_fsync_duration_seconds", Help: "The latency distributions of fsync called by WAL.", Kind: telemetry.Spread, Times: coarse(writes)},
 			{Name: "concord_log_write_seconds", Help: "How long writes of the log took until they were durable.", Kind: telemetry.Spread, Times: writes},
-			{Name: "concord_log_entries_total", Help: "Entries written to the log.", Value: float64(f.LogEntries)},
-			{Name: "concord_apply_seconds", Help: "How long batches of committed entries took to apply.", Kind: telemetry.Spread, Times: spread(f.Applies)},
-			{Name: "concord_applied_entries_total", Help: "Entries applied to the state.", Value: float64(f.AppliedEntries)},
+			{Name: "concord_log_entries_total", Help: "Entries written to the log.", Value: float64(f.Log.Entries)},
+			{Name: "concord_apply_seconds", Help: "How long batches of committed entries took to apply.", Kind: telemetry.Spread, Times: spread(f.Apply.Batches)},
+			{Name: "concord_applied_entries_total", Help: "Entries applied to the state.", Value: float64(f.Apply.Entries)},
 		} {
 			yield(c)
 		}
 		for _, c := range []telemetry.Figure{
-			{Name: "concord_snapshot_errors_total", Help: "Snapshots that failed.", Value: float64(f.SnapshotErrors)},
+			{Name: "concord_snapshot_errors_total", Help: "Snapshots that failed.", Value: float64(f.Snapshots.Errors)},
 			{Name: "concord_bad_messages_total", Help: "Messages of other members that made no sense.", Value: float64(f.BadMessages)},
 		} {
 			if c.Value > 0 {
 				yield(c)
 			}
 		}
-		if s := spread(f.Snapshots); s.Count > 0 {
+		if s := spread(f.Snapshots.Taken); s.Count > 0 {
 			yield(telemetry.Figure{Name: "concord_snapshot_seconds", Help: "How long snapshots took.", Kind: telemetry.Spread, Times: s})
 		}
 	}
 }
 
-// spread turns counts of each length into counts of all up to it.
+// spread turns counts of each length into counts of all up to a bound.
 func spread(d kv.Durations) telemetry.Times {
-	t := telemetry.Times{Sum: d.Sum}
-	for i, n := range d.Counts {
-		t.Count += n
-		if i < len(d.Counts)-1 { // the last has no bound
-			t.Bounds = append(t.Bounds, kv.ShortestBound*time.Duration(1<<i))
-			t.Below = append(t.Below, t.Count)
+	t := telemetry.Times{Sum: d.Sum, Count: d.Count()}
+	for bound := 62500 * time.Nanosecond; bound <= 8192*time.Millisecond; bound *= 2 {
+		below := uint64(0)
+		for _, n := range d.Counts[:kv.DurationCell(bound)+1] {
+			below += n
 		}
+		t.Bounds, t.Below = append(t.Bounds, bound), append(t.Below, below)
 	}
 	return t
 }

@@ -54,9 +54,11 @@ func scrape(t *testing.T, base string) map[string]float64 {
 }
 
 func TestMetrics(t *testing.T) {
+	writes := kv.Durations{Sum: 20 * time.Second}
+	writes.Counts[kv.DurationCell(62500)], writes.Counts[kv.DurationCell(time.Millisecond)], writes.Counts[kv.DurationCells-1] = 1, 2, 1
 	cluster := &measured{figures: kv.Figures{
-		LeaderChanges: 2, Puts: 5, Deletes: 3, LogEntries: 7, AppliedEntries: 6,
-		LogWrites: kv.Durations{Counts: [19]uint64{0: 1, 4: 2, 18: 1}, Sum: 20 * time.Second},
+		LeaderChanges: 2, State: kv.StateFigures{Puts: 5, Deletes: 3}, Apply: kv.ApplyFigures{Entries: 6},
+		Log: kv.LogFigures{Entries: 7, Writes: writes},
 	}}
 	cluster.leader.Store(1)
 	addrs, _ := start(t, kvtest.NewModel(kv.Limits{}), cluster, server.Config{Quota: 1 << 31})

@@ -49,6 +49,9 @@ type Watcher struct {
 
 func newHub(s *Store) *Hub { return &Hub{s: s, keys: map[string]*watchers{}} }
 
+// Watchers counts those that are open.
+func (h *Hub) Watchers() int64 { return h.active.Load() }
+
 // Register makes a watcher of the keys that key and end select. A change that
 // is committed later wakes it; every earlier one is in any view opened after
 // Register has returned. Some may be both; the watcher's cursor tells.

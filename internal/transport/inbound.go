@@ -295,6 +295,9 @@ func (l *inLink) deliver(conn net.Conn, ch Channel) error {
 		if err != nil {
 			return err
 		}
+		if p := (*l.t.peers.Load())[l.from]; p != nil {
+			p.received.Add(uint64(frameHeader + len(payload)))
+		}
 		switch {
 		case k == kindMessage:
 			l.t.cfg.Handler.Receive(l.from, ch, payload)

@@ -3,6 +3,7 @@ package transport
 import (
 	"net"
 	"sync"
+	"sync/atomic"
 )
 
 const (
@@ -21,6 +22,7 @@ const (
 // is written with one call of the kernel.
 type outbox struct {
 	limit int64
+	sent  *atomic.Uint64 // bytes written
 
 	mu     sync.Mutex
 	wake   sync.Cond
@@ -32,7 +34,7 @@ type outbox struct {
 }
 
 func newOutbox(limit int) *outbox {
-	b := &outbox{limit: int64(limit)}
+	b := &outbox{limit: int64(limit), sent: new(atomic.Uint64)}
 	b.wake.L = &b.mu
 	return b
 }
@@ -142,6 +144,7 @@ func (b *outbox) writeTo(conn net.Conn) error {
 			return err
 		}
 		clear(space)
+		b.sent.Add(uint64(n))
 		b.wrote(n)
 	}
 }

@@ -46,6 +46,9 @@ type peer struct {
 	rtt     atomic.Int64
 	heard   atomic.Int64 // when a ping was answered, or it became a peer
 	dropped atomic.Uint64
+	urgent  atomic.Uint64 // dropped on Control
+	// Bytes of frames.
+	sent, received atomic.Uint64
 
 	mu    sync.Mutex // held while the handler is told
 	live  bool       // connected, either way, since the last PeerDown
@@ -71,7 +74,7 @@ func (p *peer) wake() {
 }
 
 func (p *peer) status() PeerStatus {
-	s := PeerStatus{ID: p.id, RoundTrip: time.Duration(p.rtt.Load()), Dropped: p.dropped.Load()}
+	s := PeerStatus{ID: p.id, RoundTrip: time.Duration(p.rtt.Load()), Dropped: p.dropped.Load(), Urgent: p.urgent.Load(), Sent: p.sent.Load(), Received: p.received.Load()}
 	s.Silent = max(0, p.t.now()-time.Duration(p.heard.Load()))
 	if l := p.link.Load(); l != nil {
 		s.Connected = true
@@ -167,6 +170,7 @@ func (p *peer) connect(attempt int) (*outLink, error) {
 	var errs [channels]error
 	for ch := range channels {
 		l.boxes[ch] = newOutbox(p.t.cfg.queueBytes(Channel(ch)))
+		l.boxes[ch].sent = &p.sent
 		wg.Go(func() {
 			h := h
 			h.purpose = uint8(ch)

@@ -315,6 +315,9 @@ func (t *Transport) Send(to uint64, ch Channel, payload []byte) bool {
 		return true
 	}
 	p.dropped.Add(1)
+	if ch == Control {
+		p.urgent.Add(1)
+	}
 	return false
 }
 
@@ -330,8 +333,12 @@ type PeerStatus struct {
 	Silent time.Duration
 	// Queued are the bytes that wait to be sent, by Channel.
 	Queued [channels]int64
-	// Dropped counts the messages that Send did not take.
-	Dropped uint64
+	// Dropped counts the messages that Send did not take, Urgent those of them
+	// that were for Control.
+	Dropped, Urgent uint64
+	// Sent and Received count the bytes on the link to the peer and the one
+	// from it, without those of TLS. Streams and calls are not among them.
+	Sent, Received uint64
 	// Err is why the last attempt to connect failed, or nil.
 	Err error
 }

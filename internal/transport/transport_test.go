@@ -104,7 +104,7 @@ func TestSendRefuses(t *testing.T) {
 		t.Error("not sent")
 	}
 	peers := a.Peers()
-	if len(peers) != 2 || peers[0].ID != 2 || peers[0].Connected || peers[0].Dropped != 1 || !peers[1].Connected {
+	if len(peers) != 2 || peers[0].ID != 2 || peers[0].Connected || peers[0].Dropped != 1 || peers[0].Urgent != 1 || !peers[1].Connected {
 		t.Errorf("peers = %+v", peers)
 	}
 }
