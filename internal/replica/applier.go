@@ -25,8 +25,10 @@ type Applier struct {
 
 // Result is what a group or change of this member gave.
 type Result struct {
-	// Seq is that of the group, or the ID of the InputConfChange.
+	// Seq is that of the group, or the ID of the InputConfChange, and Index
+	// that of the entry.
 	Seq    uint64
+	Index  uint64
 	Change bool
 	// Values are the commands' results, in order; for a change just one. They
 	// are valid until resolve returns.
@@ -117,7 +119,7 @@ func (a *Applier) applyNormal(e *raftpb.Entry, done *Applied, resolve func(Resul
 		hi := lo + g.count
 		if a.own(g) {
 			done.Groups = append(done.Groups, g.seq)
-			resolve(Result{Seq: g.seq, Values: results[lo:hi]})
+			resolve(Result{Seq: g.seq, Index: e.GetIndex(), Values: results[lo:hi]})
 		}
 		lo = hi
 	}
@@ -157,7 +159,7 @@ func (a *Applier) applyChange(e *raftpb.Entry, refused bool, done *Applied, reso
 	}
 	if c.origin == a.origin && c.incarnation == a.incarnation {
 		done.Changes = append(done.Changes, c.id)
-		resolve(Result{Seq: c.id, Change: true, Values: []any{result}})
+		resolve(Result{Seq: c.id, Index: e.GetIndex(), Change: true, Values: []any{result}})
 	}
 	return nil
 }

@@ -36,9 +36,9 @@ func (r *Replica) appendLog(batches []Batch) error {
 func (r *Replica) apply() error {
 	more := true
 	for {
-		for _, t := range r.tasks.take() {
-			began := time.Now()
-			done, err := r.runTask(t)
+		for _, work := range r.tasks.take() {
+			t, began := work.task, time.Now()
+			done, err := r.runTask(work)
 			if err != nil {
 				return err
 			}
@@ -70,11 +70,22 @@ func (r *Replica) apply() error {
 	}
 }
 
-func (r *Replica) runTask(t Task) (Applied, error) {
+// applyWork is a task, and when it was given out if that was noted.
+type applyWork struct {
+	task  Task
+	given time.Time
+}
+
+func (r *Replica) runTask(work applyWork) (Applied, error) {
+	t := work.task
 	switch {
 	case t.Install.Index != 0:
+		began := time.Now()
 		if err := restore(r.cfg, t.Install.Index); err != nil {
 			return Applied{}, fmt.Errorf("install snapshot %d: %w", t.Install.Index, err)
+		}
+		if f := r.cfg.Observer.SnapshotInstalled; f != nil {
+			f(t.Install, time.Since(began))
 		}
 		r.applier.Reset(t.Install)
 		return Applied{Index: t.Install.Index}, nil
@@ -86,9 +97,18 @@ func (r *Replica) runTask(t Task) (Applied, error) {
 		if res.Change {
 			r.calls.resolveChange(res.Seq, res.Values[0], nil)
 		} else {
-			r.calls.resolve(res.Seq, res.Values, nil)
+			r.calls.resolve(res.Seq, res.Values, nil, r.stamps(work.given, res.Index))
 		}
 	})
+}
+
+// stamps are when the entry at index, of a task given out then, had got how far:
+// zero when nobody takes the time.
+func (r *Replica) stamps(given time.Time, index uint64) stamps {
+	if given.IsZero() {
+		return stamps{}
+	}
+	return stamps{logged: r.durable.since(index), committed: given, applied: time.Now()}
 }
 
 // restoreNewest gives the machine the newest snapshot that the log follows on
@@ -260,7 +280,7 @@ func (u untilStopped) Write(p []byte) (int, error) {
 func (r *Replica) sendSnapshot(s SnapshotSend) {
 	ctx, cancel := context.WithTimeout(r.running.ctx, r.cfg.Options.SnapshotTimeout)
 	defer cancel()
-	err := errors.New("replica: no transport")
+	began, err := time.Now(), errors.New("replica: no transport")
 	if r.cfg.Transport != nil {
 		err = r.cfg.Transport.SendStream(ctx, s.To, s.Header, func(w io.Writer) error {
 			buffered := bufio.NewWriterSize(w, 256<<10)
@@ -269,6 +289,9 @@ func (r *Replica) sendSnapshot(s SnapshotSend) {
 	}
 	if err != nil {
 		r.cfg.Logger.Warn("sending a snapshot failed", "to", s.To, "index", s.Index, "error", err)
+	}
+	if f := r.cfg.Observer.SnapshotSent; f != nil {
+		f(s.To, s.Index, time.Since(began), err)
 	}
 	r.inbox.put(Input{Kind: InputSnapshotSent, Peer: s.To, OK: err == nil})
 }

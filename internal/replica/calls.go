@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // waiter is a call that blocks. Whoever answers sets value and err and then wakes
@@ -14,6 +15,7 @@ type waiter struct {
 	state atomic.Uint32
 	value any
 	err   error
+	times *stamps // nil where nobody takes the time
 	home  *waiters
 }
 
@@ -37,7 +39,7 @@ func (p *waiters) get() *waiter {
 
 // free gives w back; nobody may know it any more.
 func (w *waiter) free() {
-	w.value, w.err = nil, nil
+	w.value, w.err, w.times = nil, nil, nil
 	w.home.pool.Put(w)
 }
 
@@ -56,7 +58,10 @@ func (w *waiter) answer(value any, err error) {
 }
 
 // wait blocks until the answer comes or ctx ends.
-func (w *waiter) wait(ctx context.Context) (any, error) {
+func (w *waiter) wait(ctx context.Context) (any, error) { return w.waitTimed(ctx, nil) }
+
+// waitTimed also fills in t, unless it is nil.
+func (w *waiter) waitTimed(ctx context.Context, t *Timing) (any, error) {
 	if done := ctx.Done(); done == nil {
 		<-w.wake
 	} else {
@@ -70,6 +75,9 @@ func (w *waiter) wait(ctx context.Context) (any, error) {
 		}
 	}
 	value, err := w.value, w.err
+	if t != nil && w.times != nil {
+		w.times.fill(t)
+	}
 	w.free()
 	return value, err
 }
@@ -78,15 +86,20 @@ func (w *waiter) wait(ctx context.Context) (any, error) {
 type batch struct {
 	group   Group
 	waiters []*waiter
+	times   stamps
 }
 
 func (b *batch) answer(values []any, err error) {
+	timed := !b.times.applied.IsZero()
 	for i, w := range b.waiters {
 		if err != nil {
 			w.answer(nil, err)
-		} else {
-			w.answer(values[i], nil)
+			continue
 		}
+		if timed {
+			w.times = &b.times
+		}
+		w.answer(values[i], nil)
 	}
 }
 
@@ -107,7 +120,8 @@ type calls struct {
 	changes map[uint64]*waiter
 	seq     uint64
 	refuse  error // what new calls get
-	count   int   // calls in open, sealed and given
+	timed   atomic.Bool
+	count   int // calls in open, sealed and given
 	bytes   int64
 }
 
@@ -214,6 +228,9 @@ func (c *calls) take(wants func(waiting int, bytes int64) bool) *Group {
 func (c *calls) give(b *batch) *Group {
 	c.seq++
 	b.group.Seq = c.seq
+	if c.timed.Load() {
+		b.times.queued = time.Now()
+	}
 	c.given[c.seq] = b
 	return &b.group
 }
@@ -245,8 +262,8 @@ func (c *calls) takeLocal() *Group {
 	return c.give(b)
 }
 
-// resolve answers the calls of a group.
-func (c *calls) resolve(seq uint64, values []any, err error) {
+// resolve answers the calls of a group; at is when what was done, or zero.
+func (c *calls) resolve(seq uint64, values []any, err error, at stamps) {
 	c.mu.Lock()
 	b := c.given[seq]
 	delete(c.given, seq)
@@ -256,6 +273,10 @@ func (c *calls) resolve(seq uint64, values []any, err error) {
 	}
 	c.mu.Unlock()
 	if b != nil { // else it was given up before
+		if !at.applied.IsZero() {
+			at.queued = b.times.queued
+			b.times = at
+		}
 		b.answer(values, err)
 	}
 }

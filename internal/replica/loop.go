@@ -95,7 +95,9 @@ func (r *Replica) dispatch(o Output) {
 	if o.TruncateBefore != 0 {
 		r.writes.put(logWork{truncate: o.TruncateBefore})
 	}
-	r.tasks.put(o.Tasks...)
+	if len(o.Tasks) > 0 {
+		r.giveTasks(o.Tasks)
+	}
 	for _, a := range o.Answers {
 		r.answer(a)
 	}
@@ -115,10 +117,21 @@ func (r *Replica) dispatch(o Output) {
 	}
 }
 
+// giveTasks hands tasks to the goroutine that applies.
+func (r *Replica) giveTasks(tasks []Task) {
+	var now time.Time
+	if r.calls.timed.Load() {
+		now = time.Now()
+	}
+	for _, t := range tasks {
+		r.tasks.put(applyWork{t, now})
+	}
+}
+
 func (r *Replica) answer(a Answer) {
 	switch a.Kind {
 	case AnswerGroup:
-		r.calls.resolve(a.ID, nil, a.Err)
+		r.calls.resolve(a.ID, nil, a.Err, stamps{})
 	case AnswerConfChange:
 		r.calls.resolveChange(a.ID, nil, a.Err)
 	case AnswerRead:
@@ -201,6 +214,16 @@ func (r *Replica) ReceiveStream(from uint64, header []byte, body io.Reader) erro
 	return r.receiveSnapshot(from, header, body)
 }
 
+// lastEntry is the index of the last entry in batches that have some.
+func lastEntry(batches []Batch) uint64 {
+	for i := len(batches) - 1; i >= 0; i-- {
+		if n := len(batches[i].Entries); n > 0 {
+			return batches[i].Entries[n-1].Index
+		}
+	}
+	return 0
+}
+
 // logWork is a write, or room to make.
 type logWork struct {
 	write    Write
@@ -226,8 +249,12 @@ func (r *Replica) writeLog() error {
 				if err := r.appendLog(batches); err != nil {
 					return err
 				}
+				took := time.Since(began)
+				if entries > 0 {
+					r.durable.add(lastEntry(batches), began.Add(took))
+				}
 				if f := r.cfg.Observer.LogWritten; f != nil {
-					f(entries, time.Since(began))
+					f(entries, took)
 				}
 				r.inbox.put(Input{Kind: InputWritten, Seq: seq})
 			} else {

@@ -51,7 +51,7 @@ type Replica struct {
 	// Carry work to the goroutines.
 	inbox  *inbox
 	writes *feed[logWork]
-	tasks  *feed[Task]
+	tasks  *feed[applyWork]
 
 	// What calls wait for.
 	calls     *calls
@@ -59,6 +59,7 @@ type Replica struct {
 	progress  progress
 	snapshots snapshotCalls
 	inquiries chan chan<- Peers
+	durable   durable
 
 	// Published by the loop; changed is closed and replaced when term, leader
 	// or role change.
@@ -109,7 +110,7 @@ func New(cfg Config) (*Replica, error) {
 	pool := &waiters{}
 	r := &Replica{
 		cfg: cfg, pool: pool, core: core, applier: NewApplier(cfg.Machine, cfg.ID, incarnation, snapshot),
-		inbox: newInbox(max(64<<20, 2*int64(opt.MaxCommandBytes))), writes: newFeed[logWork](), tasks: newFeed[Task](),
+		inbox: newInbox(max(64<<20, 2*int64(opt.MaxCommandBytes))), writes: newFeed[logWork](), tasks: newFeed[applyWork](),
 		calls: newCalls(opt, pool), inquiries: make(chan chan<- Peers),
 	}
 	r.running.ctx, r.running.cancel = context.WithCancelCause(context.Background())
@@ -184,6 +185,15 @@ func (r *Replica) stopped() <-chan struct{} { return r.running.ctx.Done() }
 // one. An error of the replica wraps ErrUnknown if cmd may have run; it did not
 // when ctx had ended before the call.
 func (r *Replica) Propose(ctx context.Context, cmd []byte) (any, error) {
+	w, err := r.propose(ctx, cmd)
+	if err != nil {
+		return nil, err
+	}
+	return w.wait(ctx)
+}
+
+// propose queues a proposal.
+func (r *Replica) propose(ctx context.Context, cmd []byte) (*waiter, error) {
 	if len(cmd) > r.cfg.Options.MaxCommandBytes {
 		return nil, ErrTooLarge
 	}
@@ -197,7 +207,7 @@ func (r *Replica) Propose(ctx context.Context, cmd []byte) (any, error) {
 	if wake {
 		r.inbox.kick()
 	}
-	return w.wait(ctx)
+	return w, nil
 }
 
 // ProposeLocal is Propose for decisions that only the leader of term may make:

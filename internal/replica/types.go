@@ -106,6 +106,11 @@ type Observer struct {
 	EntriesApplied func(entries int, took time.Duration)
 	// SnapshotTaken is called after each attempt to take a snapshot.
 	SnapshotTaken func(m SnapshotMeta, took time.Duration, err error)
+	// SnapshotInstalled is called after the machine took its state from one
+	// that another member sent.
+	SnapshotInstalled func(s SnapshotInfo, took time.Duration)
+	// SnapshotSent is called after each attempt to send one.
+	SnapshotSent func(to, index uint64, took time.Duration, err error)
 	// MessageRejected is called for messages that made no sense.
 	MessageRejected func(from uint64, err error)
 }
