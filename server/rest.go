@@ -10,9 +10,9 @@ import (
 	"github.com/concord-kv/concord/kv"
 )
 
-// addREST serves Concord's own API about the cluster.
-func addREST(p *routes, cluster kv.Cluster) {
-	all := restapi.Routes(cluster)
+// addREST serves Concord's own API about the cluster, and about access tokens.
+func addREST(p *routes, store kv.Store, cluster kv.Cluster) {
+	all := append(restapi.Routes(cluster), restapi.TokenRoutes(store)...)
 	for _, route := range all {
 		p.rest(route)
 	}

@@ -195,7 +195,7 @@ func (s *Server) newHTTPServer(store kv.Store, cluster kv.Cluster) *http.Server 
 		pages.open("/metrics", get(s.metrics.ServeHTTP))
 		pages.guarded("/debug/vars", kv.ReadTelemetry, get(serveVars))
 	}
-	addREST(pages, cluster)
+	addREST(pages, store, cluster)
 	if s.cfg.HTTP.Profiles {
 		addProfiles(pages)
 	}

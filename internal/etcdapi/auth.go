@@ -44,6 +44,13 @@ func (s *authServer) Authenticate(ctx context.Context, r *pb.AuthenticateRequest
 	if s.authority == nil {
 		return nil, rpctypes.ErrGRPCAuthNotEnabled
 	}
+	if id, err := kv.ParseSecretToken(r.Password); err == nil {
+		h, err := s.accessToken(ctx, id)
+		if err != nil {
+			return nil, toStatus(err)
+		}
+		return &pb.AuthenticateResponse{Header: s.header(h, x), Token: r.Password}, nil
+	}
 	for {
 		rev, err := s.authority.CheckPassword(ctx, r.Name, r.Password)
 		if errors.Is(err, kv.ErrAuthFailed) {
@@ -61,6 +68,24 @@ func (s *authServer) Authenticate(ctx context.Context, r *pb.AuthenticateRequest
 			return &pb.AuthenticateResponse{Header: s.header(h, x), Token: token}, nil
 		}
 	}
+}
+
+// accessToken returns nil when an access token is good, that somebody has given
+// for a password: a client that knows nothing but names and passwords can use one
+// so, under any name.
+func (s *authServer) accessToken(ctx context.Context, id kv.TokenID) (kv.Header, error) {
+	st, err := s.authority.AuthStatus(kv.WithoutCaller(ctx))
+	switch {
+	case err != nil:
+		return kv.Header{}, err
+	case !st.Enabled:
+		return kv.Header{}, kv.ErrAuthNotEnabled
+	}
+	_, err = s.authority.TokenCaller(ctx, id)
+	if errors.Is(err, kv.ErrInvalidAuthToken) {
+		err = &kv.Error{Code: kv.Unauthenticated, Message: "authentication failed: the access token that was given as the password is unknown, revoked or has expired", Err: kv.ErrAuthFailed}
+	}
+	return st.Header, err
 }
 
 // change makes a change in the name of whoever calls, or asks in that name.

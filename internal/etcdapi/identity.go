@@ -58,7 +58,11 @@ func tokenOf(ctx context.Context) (string, bool) {
 	if len(values) == 0 {
 		return "", false
 	}
-	return strings.TrimPrefix(values[0], "Bearer "), true
+	const bearer = "Bearer " // in any case: RFC 9110, section 11.1
+	if token := values[0]; len(token) > len(bearer) && strings.EqualFold(token[:len(bearer)], bearer) {
+		return token[len(bearer):], true
+	}
+	return values[0], true
 }
 
 // gatewayHeader is in what comes through a gateway from HTTP. The certificate of

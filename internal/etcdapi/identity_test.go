@@ -7,11 +7,15 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
+	"strings"
 	"testing"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
 
 	"github.com/concord-kv/concord"
 	"github.com/concord-kv/concord/kv"
@@ -33,10 +37,21 @@ func (d *door) TokenCaller(_ context.Context, id kv.TokenID) (kv.Caller, error) 
 	return kv.Caller{}, kv.ErrInvalidAuthToken
 }
 
+// secret is that of an access token that a door knows, wrongSecret one of another,
+// and mistyped is none.
+var (
+	secret      = kv.NewSecretToken()
+	wrongSecret = kv.NewSecretToken()
+	mistyped    = secret[:len(secret)-1] + "~"
+)
+
 func newDoor() *door {
+	id, _ := kv.ParseSecretToken(secret)
 	return &door{
 		status: kv.AuthStatus{Enabled: true, Revision: 9},
-		tokens: map[kv.TokenID]kv.Caller{sha256.Sum256([]byte("good.12")): {User: "alice", AuthRevision: 4, Token: 3}},
+		tokens: map[kv.TokenID]kv.Caller{
+			sha256.Sum256([]byte("good.12")): {User: "alice", AuthRevision: 4, Token: 3}, id: {User: kv.TokenUser(id, "ci"), Token: id.Mark()},
+		},
 	}
 }
 
@@ -58,6 +73,8 @@ func certified(ctx context.Context, name string) context.Context {
 
 func TestIdentify(t *testing.T) {
 	ctx := t.Context()
+	id, _ := kv.ParseSecretToken(secret)
+	ci := kv.Caller{User: "token:ci", Token: id.Mark()}
 	alice, bob, nobody := kv.Caller{User: "alice", AuthRevision: 4, Token: 3}, kv.Caller{User: "bob", AuthRevision: 9}, kv.Caller{}
 	for _, c := range []struct {
 		name string
@@ -72,6 +89,16 @@ func TestIdentify(t *testing.T) {
 		{"token as bearer", callContext(ctx, "token", "Bearer good.12"), false, alice, nil},
 		{"authorization", callContext(ctx, "authorization", "good.12"), false, alice, nil},
 		{"authorization as bearer", callContext(ctx, "authorization", "Bearer good.12"), false, alice, nil},
+		{"authorization in small letters", callContext(ctx, "authorization", "bearer good.12"), false, alice, nil},
+		{"authorization without a token", callContext(ctx, "authorization", "Bearer "), false, nobody, kv.ErrInvalidAuthToken},
+		{"access token", callContext(ctx, "token", secret), false, ci, nil},
+		{"access token as bearer", callContext(ctx, "authorization", "Bearer "+secret), false, ci, nil},
+		{"access token while off", callContext(ctx, "token", secret), true, nobody, nil},
+		{"access token and certificate", certified(callContext(ctx, "token", secret), "bob"), false, ci, nil},
+		{"unknown access token", callContext(ctx, "token", wrongSecret), false, nobody, kv.ErrInvalidAuthToken},
+		{"unknown access token and certificate", certified(callContext(ctx, "token", wrongSecret), "bob"), false, nobody, kv.ErrInvalidAuthToken},
+		{"mistyped access token", callContext(ctx, "token", mistyped), false, nobody, kv.ErrInvalidAuthToken},
+		{"half an access token", callContext(ctx, "token", secret[:20]), false, nobody, kv.ErrInvalidAuthToken},
 		{"token before authorization", callContext(ctx, "authorization", "bad.1", "token", "good.12"), false, alice, nil},
 		{"first token", callContext(ctx, "token", "bad.1", "token", "good.12"), false, nobody, kv.ErrInvalidAuthToken},
 		{"wrong token", callContext(ctx, "token", "good.13"), false, nobody, kv.ErrInvalidAuthToken},
@@ -234,6 +261,7 @@ func BenchmarkIdentify(b *testing.B) {
 		{"Off", &API{authority: off}, callContext(b.Context())},
 		{"Member", &API{authority: member}, callContext(b.Context(), "token", known)},
 		{"Simple", &API{authority: newDoor()}, callContext(b.Context(), "token", "good.12")},
+		{"Access", &API{authority: newDoor()}, callContext(b.Context(), "token", secret)},
 		{"JWT", &API{authority: newDoor(), opts: Options{Tokens: tokens}}, callContext(b.Context(), "token", token)},
 		{"Certificate", &API{authority: newDoor()}, certified(callContext(b.Context()), "bob")},
 	} {
@@ -246,4 +274,41 @@ func BenchmarkIdentify(b *testing.B) {
 			}
 		})
 	}
+}
+
+// TestSecretAsPassword logs in with an access token, under any name.
+func TestSecretAsPassword(t *testing.T) {
+	for _, c := range []struct {
+		password string
+		off      bool
+		want     error
+	}{
+		{secret, false, nil},
+		{secret, true, rpctypes.ErrGRPCAuthNotEnabled},
+		{wrongSecret, false, rpctypes.ErrGRPCAuthFailed},
+		{mistyped, false, rpctypes.ErrGRPCAuthFailed}, // is taken for a password
+	} {
+		d := newDoor()
+		d.status.Enabled = !c.off
+		api := New(nil, noMembers{}, Options{})
+		api.authority = d
+		r, err := (&authServer{API: api}).Authenticate(t.Context(), &pb.AuthenticateRequest{Name: "anybody", Password: c.password})
+		if status.Code(err) != status.Code(c.want) || rpctypes.ErrorDesc(err) != rpctypes.ErrorDesc(c.want) || err == nil && r.Token != c.password {
+			t.Errorf("%v %v, want %v", r, err, c.want)
+		}
+		if err != nil && strings.Contains(err.Error(), c.password) {
+			t.Errorf("%v says the secret", err)
+		}
+	}
+}
+
+// noMembers is a cluster of nobody.
+type noMembers struct{ kv.Cluster }
+
+func (noMembers) Status() kv.Status { return kv.Status{} }
+
+func (d *door) AuthStatus(context.Context) (kv.AuthStatus, error) { return d.status, nil }
+
+func (d *door) CheckPassword(context.Context, string, string) (uint64, error) {
+	return 0, kv.ErrAuthFailed
 }

@@ -73,6 +73,13 @@ func (a *API) issueToken(ctx context.Context, c kv.Caller) (string, kv.Header, e
 
 // tokenCaller tells for whom a token stands.
 func (a *API) tokenCaller(ctx context.Context, token string) (kv.Caller, error) {
+	if strings.HasPrefix(token, kv.TokenPrefix) {
+		id, err := kv.ParseSecretToken(token)
+		if err != nil {
+			return kv.Caller{}, err
+		}
+		return a.authority.TokenCaller(ctx, id)
+	}
 	if jwt := a.opts.Tokens.jwt; jwt != nil && strings.Count(token, ".") == 2 {
 		user, revision, ok := jwt.lookup(token)
 		if !ok {

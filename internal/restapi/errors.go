@@ -47,9 +47,13 @@ var nexts = []struct {
 	{kv.ErrUnhealthyCluster, "'concord cluster status' shows how the members are; a change that is under way ends by itself"},
 	{kv.ErrNotMoved, "'concord cluster status' shows how the members are"},
 	{kv.ErrNoLeader, "'concord cluster status' shows who is missing"},
-	{kv.ErrPermissionDenied, "ask as a user with the role root"},
-	{kv.ErrUserEmpty, "log in, and send the token in the header Authorization"},
-	{kv.ErrInvalidAuthToken, "log in anew"},
+	{kv.ErrPermissionDenied, "ask as a user, or with an access token, that has the right or the role root"},
+	{kv.ErrUserEmpty, "send an access token in the header Authorization, or log in and send what that gives"},
+	{kv.ErrInvalidAuthToken, "log in anew, or send another access token: this one is unknown, revoked or has expired"},
+	{errSecretShown, "give its id, its name or the SHA-256 of the secret; and revoke it, if others can read along"},
+	{kv.ErrTokenNotFound, "'concord token ls' lists the access tokens"},
+	{kv.ErrTokenExists, "choose another name; 'concord token ls' lists those that are taken"},
+	{kv.ErrRoleNotFound, "'concord role ls' lists the roles"},
 }
 
 // codeName writes a code as in JSON.

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"path"
 	"strconv"
 	"strings"
 	"time"
@@ -56,20 +57,31 @@ func Routes(c kv.Cluster) []Route {
 	}
 }
 
+// named ends a path that has a name or id in it, which is the path's last part
+// and the request's [http.Request.PathValue] "name".
+const named = "/{name}"
+
+// inPath is a request of which a part is in the path.
+type inPath interface{ setName(string) }
+
 // NoRoute answers requests below [Prefix] that no route takes.
 func NoRoute(routes []Route) http.HandlerFunc {
-	methods, paths := map[string][]string{}, []string{}
+	methods, all := map[string][]string{}, []string{}
 	for _, r := range routes {
 		methods[r.Path] = append(methods[r.Path], r.Method)
-		paths = append(paths, r.Method+" "+r.Path)
+		all = append(all, r.Method+" "+r.Path)
 	}
 	return func(w http.ResponseWriter, r *http.Request) {
-		if allowed := methods[r.URL.Path]; allowed != nil {
+		allowed := methods[r.URL.Path]
+		if parent := path.Dir(r.URL.Path); allowed == nil { // which may have a part that is a name
+			allowed = methods[parent+named]
+		}
+		if allowed != nil {
 			w.Header().Set("Allow", strings.Join(allowed, ", "))
 			write(w, http.StatusMethodNotAllowed, Error{codeName(kv.Unsupported), r.Method + " is not for " + r.URL.Path, "use " + strings.Join(allowed, " or ")})
 			return
 		}
-		Refuse(w, kv.WithNext(kv.Errorf(kv.NotFound, "there is no %s", r.URL.Path), "there are: "+strings.Join(paths, ", ")))
+		Refuse(w, kv.WithNext(kv.Errorf(kv.NotFound, "there is no %s", r.URL.Path), "there are: "+strings.Join(all, ", ")))
 	}
 }
 
@@ -82,6 +94,9 @@ func serve[Q, A any](do func(context.Context, *Q) (A, error)) http.HandlerFunc {
 		if err := read(http.MaxBytesReader(w, r.Body, bodyBytes), request); err != nil {
 			Refuse(w, err)
 			return
+		}
+		if r, name := any(request), r.PathValue("name"); name != "" {
+			r.(inPath).setName(name)
 		}
 		answer, err := do(ctx, request)
 		if err != nil {
@@ -126,16 +141,16 @@ func hex(n uint64) string { return strconv.FormatUint(n, 16) }
 // nothing is the request of those that have none.
 type nothing struct{}
 
-// offers returns the cluster as T, which a program need not offer.
-func offers[T any](a *api) (t T, err error) {
-	if t, ok := a.cluster.(T); ok {
+// offers returns a cluster or store as T, which a program need not offer.
+func offers[T any](from any) (t T, err error) {
+	if t, ok := from.(T); ok {
 		return t, nil
 	}
 	return t, kv.WithNext(kv.ErrUnsupported, "this member was started by a program that does not offer it")
 }
 
 func (a *api) status(ctx context.Context, _ *nothing) (s Status, err error) {
-	overseer, err := offers[kv.Overseer](a)
+	overseer, err := offers[kv.Overseer](a.cluster)
 	if err != nil {
 		return s, err
 	}
@@ -156,7 +171,7 @@ func (a *api) members(ctx context.Context, _ *nothing) (Members, error) {
 }
 
 func (a *api) autopilot(ctx context.Context, _ *nothing) (out Autopilot, err error) {
-	p, err := offers[kv.Pilot](a)
+	p, err := offers[kv.Pilot](a.cluster)
 	if err != nil {
 		return out, err
 	}
@@ -168,7 +183,7 @@ func (a *api) autopilot(ctx context.Context, _ *nothing) (out Autopilot, err err
 }
 
 func (a *api) setAutopilot(ctx context.Context, c *AutopilotChange) (out Autopilot, err error) {
-	p, err := offers[kv.Pilot](a)
+	p, err := offers[kv.Pilot](a.cluster)
 	if err != nil {
 		return out, err
 	}
@@ -259,7 +274,7 @@ func (a *api) moveLeader(ctx context.Context, which *Which) (Changed, error) {
 }
 
 func (a *api) leave(ctx context.Context, which *Which) (Changed, error) {
-	overseer, err := offers[kv.Overseer](a)
+	overseer, err := offers[kv.Overseer](a.cluster)
 	if err != nil {
 		return Changed{}, err
 	}

@@ -78,7 +78,7 @@ func (f *fake) SetAutopilot(_ context.Context, a kv.Autopilot) error {
 func ask(t *testing.T, c kv.Cluster, request, body string) *httptest.ResponseRecorder {
 	t.Helper()
 	method, path, _ := strings.Cut(request, " ")
-	mux, all := http.NewServeMux(), Routes(c)
+	mux, all := http.NewServeMux(), append(Routes(c), TokenRoutes(storeOf(c))...)
 	for _, r := range all {
 		mux.HandleFunc(r.Method+" "+r.Path, r.Serve)
 	}
@@ -226,7 +226,8 @@ func TestNoRoute(t *testing.T) {
 	}
 }
 
-// TestRights has a row for each route: who may only look may not change.
+// TestRights has a row for each route about the cluster: who may only look may not
+// change.
 func TestRights(t *testing.T) {
 	for _, r := range Routes(new(fake)) {
 		if want := r.Method != http.MethodGet; (r.Right == kv.ManageCluster) != want || !want && r.Right != kv.AnyUser {
@@ -251,7 +252,7 @@ func TestDescription(t *testing.T) {
 			described = append(described, strings.ToUpper(m[1])+" "+path)
 		}
 	}
-	for _, r := range Routes(new(fake)) {
+	for _, r := range append(Routes(new(fake)), TokenRoutes(nil)...) {
 		served = append(served, r.Method+" "+r.Path)
 	}
 	slices.Sort(described)
@@ -259,8 +260,8 @@ func TestDescription(t *testing.T) {
 	if !slices.Equal(described, served) {
 		t.Errorf("described: %q\nserved: %q", described, served)
 	}
-	for _, path := range []string{"status", "members", "autopilot"} {
-		w := ask(t, new(fake), "GET /v1/cluster/"+path, "")
+	for _, path := range []string{"cluster/status", "cluster/members", "cluster/autopilot", "auth/tokens"} {
+		w := ask(t, &guarded{}, "GET /v1/"+path, "")
 		for _, field := range regexp.MustCompile(`"([a-z_0-9]+)":`).FindAllStringSubmatch(w.Body.String(), -1) {
 			if !strings.Contains(string(data), " "+field[1]+":") {
 				t.Errorf("the field %s of %s is not described", field[1], path)
