@@ -24,6 +24,9 @@ type figures struct {
 
 	pulse pulse
 
+	// memory is what may still be written. It is set by Open.
+	memory *memory
+
 	// steward has how the leader judges the membership. It is set by Open.
 	steward *steward.Steward
 }

@@ -11,11 +11,13 @@ import (
 	"github.com/concord-kv/concord/kv"
 )
 
-// site is a member's disk, and the rest of its lab when it is in one;
+// site is a member's disk and memory, and the rest of its lab when it is in one;
 // see package lab.
 type site struct {
-	fs  vfs.FS
-	lab lab.Lab
+	fs     vfs.FS
+	lab    lab.Lab
+	memory int64        // the limit; 0 is none
+	heap   func() int64 // in tests, what the process takes besides the state
 }
 
 // enter puts the member into the lab that ctx carries, if there is one.

@@ -96,7 +96,7 @@ func openMember(ctx context.Context, cfg config) (_ *Node, err error) {
 	if err := n.openStore(id); err != nil {
 		return nil, err
 	}
-	loops := append(n.duties(), n.replica.Run, n.tendDisk, n.announce, n.tend, n.raise, n.followSettings)
+	loops := append(n.duties(), n.replica.Run, n.tendDisk, n.tendMemory, n.announce, n.tend, n.raise, n.followSettings)
 	if n.transport != nil {
 		watch, err := n.tellOfCluster(id, peers)
 		if err != nil {
@@ -198,6 +198,7 @@ func (n *Node) openStore(id memberfile.File) error {
 	n.disk.log, n.disk.snaps = &diskLog{Log: log}, snaps
 	n.machine = machine.New(machine.Options{Level: n.cfg.level()})
 	n.onClose("machine", func() error { n.machine.Close(); return nil })
+	n.figures.memory = newMemory(n.cfg.memory, n.machine.MemoryBytes, n.cfg.heap)
 	cfg := replica.Config{
 		ID: id.ID, Cluster: id.Cluster, Machine: n.machine, Log: n.disk.log, Snapshots: snapshots{snaps},
 		Options: replica.Options{

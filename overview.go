@@ -32,6 +32,7 @@ func (n *Node) measure() *memberFigures {
 		Resident: resident(), DiskFree: diskFree(n.cfg.dir),
 		DiskFull: n.disk.log.NoSpace(), DiskStalled: n.replica.Status().Stalled,
 	}
+	r.MemoryLimit, r.MemoryUsed, r.MemoryFull = n.figures.memory.told()
 	if n.transport != nil {
 		for _, p := range n.transport.Peers() {
 			r.Peers = append(r.Peers, kv.PeerReport{Member: kv.MemberID(p.ID), Connected: p.Connected, RoundTrip: p.RoundTrip, Silent: p.Silent})

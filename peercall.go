@@ -34,6 +34,8 @@ type peerRequest struct {
 	// cluster.
 	Figures   bool `json:"figures,omitempty"`
 	Judgement bool `json:"judgement,omitempty"`
+	// Memory tells that the member that asks is full, or is not any more.
+	Memory *memoryNote `json:"memory,omitempty"`
 	// Change asks the leader for a change of membership, Move for one of
 	// leadership (0: whoever is best).
 	Change []machine.MemberChange `json:"change,omitempty"`
@@ -109,6 +111,8 @@ func (n *Node) answer(data []byte) ([]byte, error) {
 		reply.Figures = n.measure()
 	case req.Judgement:
 		reply.Judgement = new(n.judgement())
+	case req.Memory != nil:
+		err = n.hearMemory(*req.Memory)
 	case len(req.Change) > 0:
 		if req.Caller != nil {
 			ctx = kv.WithCaller(ctx, *req.Caller)

@@ -51,7 +51,7 @@ func (n *Node) Txn(ctx context.Context, t kv.Txn) (kv.TxnResult, error) {
 	if t.ReadOnly() {
 		return n.readTxn(ctx, &t)
 	}
-	if err := n.checkSpace(&t); err != nil {
+	if err := n.checkRoom(&t, size); err != nil {
 		return kv.TxnResult{}, err
 	}
 	if size > machine.PieceBytes {
@@ -100,12 +100,16 @@ func (n *Node) largeTxn(ctx context.Context, t *kv.Txn) (kv.TxnResult, error) {
 	if err := n.allow(ctx, t); err != nil {
 		return kv.TxnResult{}, err
 	}
-	var id machine.UploadID
-	_, _ = rand.Read(id[:]) // never fails, by its documentation
 	var total, offset int64
 	for _, value := range staged {
 		total += int64(len(value))
 	}
+	if err := n.figures.memory.enterLarge(total); err != nil {
+		return kv.TxnResult{}, err
+	}
+	defer n.figures.memory.sending.Add(-total)
+	var id machine.UploadID
+	_, _ = rand.Read(id[:]) // never fails, by its documentation
 	for _, value := range staged {
 		for len(value) > 0 {
 			piece := value[:min(len(value), machine.PieceBytes)]

@@ -92,6 +92,9 @@ func (o *Overview) notes() (notes []string) {
 		if m.Report.DiskStalled {
 			add("the disk of %s does not finish its writes; see what holds it up, or replace it", m.Label())
 		}
+		if m.Report.MemoryFull {
+			add("the memory limit of %s is reached, and writes that make the state larger are refused; delete keys, or give it more memory", m.Label())
+		}
 		if m.Behind > slowBy || m.Lag > slowByLag {
 			add("%s is %d entries (%v) behind the leader", m.Label(), m.Lag, m.Behind.Round(100*time.Millisecond))
 		}

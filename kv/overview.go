@@ -131,6 +131,11 @@ type Report struct {
 	// DiskFull refuses puts; DiskStalled is a write that has not ended for an
 	// election timeout.
 	DiskFull, DiskStalled bool
+	// MemoryLimit is its memory limit, 0 where it has none, and MemoryUsed
+	// what counts against it, in bytes. MemoryFull refuses, on all members,
+	// writes that make the state larger.
+	MemoryLimit, MemoryUsed int64
+	MemoryFull              bool
 	// Peers is what it knows of the other members.
 	Peers []PeerReport
 }

@@ -284,6 +284,14 @@ func (m *Machine) Hash() (index uint64, hash uint64) {
 	return uint64(m.shared.published.index), uint64(m.shared.published.hash)
 }
 
+// MemoryBytes is what the keys, values and history take outside the Go heap. Any
+// goroutine.
+func (m *Machine) MemoryBytes() int64 {
+	m.swap.RLock()
+	defer m.swap.RUnlock()
+	return m.store.Stats().MemoryBytes
+}
+
 // Status fills in what the machine knows of a member's status.
 func (m *Machine) Status() kv.Status {
 	m.swap.RLock()

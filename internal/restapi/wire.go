@@ -91,6 +91,12 @@ type Memory struct {
 	StateBytes int64 `json:"state_bytes"`
 	// ResidentBytes are the process's; -1 where they are not known.
 	ResidentBytes int64 `json:"resident_bytes"`
+	// LimitBytes is the memory limit, 0 where there is none, and UsedBytes
+	// what counts against it.
+	LimitBytes int64 `json:"limit_bytes"`
+	UsedBytes  int64 `json:"used_bytes"`
+	// Full tells that writes that make the state larger are refused.
+	Full bool `json:"full"`
 }
 
 // Members is the answer of GET /v1/cluster/members.
@@ -175,7 +181,7 @@ func fromFigure(m *kv.MemberOverview) Figure {
 			Role: r.Role.String(), Term: uint64(r.Term), Committed: uint64(r.Committed), Applied: uint64(r.Applied),
 			Revision: int64(r.Revision), Hash: hex(r.Hash), Version: r.Version, Up: r.UpTime.Milliseconds(),
 			Disk:   Disk{WriteP99Micros: r.LogWrite.Microseconds(), FreeBytes: r.DiskFree, Full: r.DiskFull, Stalled: r.DiskStalled},
-			Memory: Memory{StateBytes: r.MemoryBytes, ResidentBytes: r.Resident},
+			Memory: Memory{StateBytes: r.MemoryBytes, ResidentBytes: r.Resident, LimitBytes: r.MemoryLimit, UsedBytes: r.MemoryUsed, Full: r.MemoryFull},
 		}
 	}
 	return f
