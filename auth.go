@@ -3,6 +3,7 @@ package concord
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/concord-kv/concord/internal/auth"
 	"github.com/concord-kv/concord/internal/machine"
@@ -53,8 +54,7 @@ func (n *Node) changeAuth(ctx context.Context, c auth.Change) (kv.Header, error)
 // had within an election time-out, what this member knows decides: then a backup
 // may be what is needed most.
 func (n *Node) Authorize(ctx context.Context, r kv.Right) error {
-	c := kv.CallerOf(ctx)
-	if c == nil {
+	if kv.CallerOf(ctx) == nil {
 		return nil
 	}
 	if r != kv.AnyUser && r != kv.ReadTelemetry {
@@ -65,7 +65,7 @@ func (n *Node) Authorize(ctx context.Context, r kv.Right) error {
 			return err
 		}
 	}
-	s := n.machine.Subject(c)
+	s := n.machine.Subject(n.caller(ctx))
 	return s.Right(r)
 }
 
@@ -134,7 +134,7 @@ func (n *Node) asked(ctx context.Context, may func(auth.Subject) error) (*auth.T
 	}
 	// Rights of after the tables: what is refused since is not shown.
 	t := n.machine.Access()
-	return t, n.header(), may(n.machine.Subject(kv.CallerOf(ctx)))
+	return t, n.header(), may(n.machine.Subject(n.caller(ctx)))
 }
 
 // User implements [kv.Users].
@@ -223,12 +223,13 @@ func (n *Node) AddToken(ctx context.Context, t kv.Token) (kv.Header, error) {
 
 // TokenCaller implements [kv.Tokens].
 func (n *Node) TokenCaller(ctx context.Context, id kv.TokenID) (kv.Caller, error) {
-	c, half, ok := n.machine.Token(id)
+	hour := auth.Hour(time.Now())
+	c, half, ok := n.machine.Token(id, hour)
 	if !ok {
 		if err := n.barrier(ctx, kv.Strong); err != nil {
 			return kv.Caller{}, err
 		}
-		if c, half, ok = n.machine.Token(id); !ok {
+		if c, half, ok = n.machine.Token(id, hour); !ok {
 			return kv.Caller{}, kv.ErrInvalidAuthToken
 		}
 	}

@@ -82,7 +82,7 @@ func (n *Node) removeSelf(ctx context.Context, gone machine.MemberChange) error 
 		return err
 	}
 	changes := []machine.MemberChange{gone}
-	return n.onLeader(ctx, peerRequest{Change: changes, Caller: kv.CallerOf(ctx)}, func(ctx context.Context) error {
+	return n.onLeader(ctx, peerRequest{Change: changes, Caller: n.caller(ctx)}, func(ctx context.Context) error {
 		if n.replica.Status().Role != replica.Leader {
 			return kv.ErrNotLeader
 		}

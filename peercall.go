@@ -211,7 +211,7 @@ func (n *Node) change(ctx context.Context, changes ...machine.MemberChange) erro
 	if err := n.Authorize(ctx, kv.ManageCluster); err != nil {
 		return err
 	}
-	return n.onLeader(ctx, peerRequest{Change: changes, Caller: kv.CallerOf(ctx)}, func(ctx context.Context) error {
+	return n.onLeader(ctx, peerRequest{Change: changes, Caller: n.caller(ctx)}, func(ctx context.Context) error {
 		return n.changeHere(ctx, changes)
 	})
 }
@@ -223,7 +223,7 @@ func (n *Node) changeHere(ctx context.Context, changes []machine.MemberChange) e
 
 // changeIn is changeHere for one term only, unless that is 0.
 func (n *Node) changeIn(ctx context.Context, term kv.Term, changes []machine.MemberChange) error {
-	conf := replica.ConfChange{Term: uint64(term), Context: machine.AppendMembersCaller(machine.EncodeMembers(nil, changes...), kv.CallerOf(ctx))}
+	conf := replica.ConfChange{Term: uint64(term), Context: machine.AppendMembersCaller(machine.EncodeMembers(nil, changes...), n.caller(ctx))}
 	for _, c := range changes {
 		kind := replica.AddVoter
 		switch {

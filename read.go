@@ -31,7 +31,7 @@ func (n *Node) Range(ctx context.Context, r kv.Range) (kv.RangeResult, error) {
 	if err := n.barrier(ctx, r.Level); err != nil {
 		return kv.RangeResult{}, err
 	}
-	view := n.machine.ViewAs(kv.CallerOf(ctx))
+	view := n.machine.ViewAs(n.caller(ctx))
 	defer view.Close()
 	return view.Range(&r)
 }
@@ -60,7 +60,7 @@ func (n *Node) readTxn(ctx context.Context, t *kv.Txn) (kv.TxnResult, error) {
 	if err := n.barrier(ctx, txnLevel(t)); err != nil {
 		return kv.TxnResult{}, err
 	}
-	view := n.machine.ViewAs(kv.CallerOf(ctx))
+	view := n.machine.ViewAs(n.caller(ctx))
 	defer view.Close()
 	return view.Txn(t)
 }
@@ -89,5 +89,5 @@ func (n *Node) strongView(ctx context.Context) (machine.View, error) {
 	if err := n.barrier(ctx, kv.Strong); err != nil {
 		return machine.View{}, err
 	}
-	return n.machine.ViewAs(kv.CallerOf(ctx)), nil
+	return n.machine.ViewAs(n.caller(ctx)), nil
 }

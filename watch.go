@@ -37,7 +37,7 @@ func (n *Node) Watch(ctx context.Context, w kv.WatchRequest) iter.Seq2[kv.WatchB
 				return
 			}
 		}
-		c := &cursor{node: n, req: w, yield: yield, caller: kv.CallerOf(ctx)}
+		c := &cursor{node: n, req: w, yield: yield, caller: n.caller(ctx)}
 		if err := c.enter(); err != nil {
 			yield(kv.WatchBatch{}, err)
 			return

@@ -19,7 +19,7 @@ const largestPooled = 64 << 10
 // propose encodes a command with encode, has it applied and returns its result.
 func (n *Node) propose(ctx context.Context, encode func([]byte) []byte) (any, error) {
 	buf := commands.Get().(*[]byte)
-	cmd := machine.AppendCaller(encode((*buf)[:0]), 0, kv.CallerOf(ctx))
+	cmd := machine.AppendCaller(encode((*buf)[:0]), 0, n.caller(ctx))
 	result, err := n.submit(ctx, cmd)
 	if cap(cmd) <= largestPooled {
 		*buf = cmd
@@ -63,7 +63,7 @@ func (n *Node) Txn(ctx context.Context, t kv.Txn) (kv.TxnResult, error) {
 // txn is the way of nearly all writes: encode, replicate, apply.
 func (n *Node) txn(ctx context.Context, t *kv.Txn) (kv.TxnResult, error) {
 	buf := commands.Get().(*[]byte)
-	cmd := machine.AppendCaller(machine.EncodeTxn((*buf)[:0], t), 0, kv.CallerOf(ctx))
+	cmd := machine.AppendCaller(machine.EncodeTxn((*buf)[:0], t), 0, n.caller(ctx))
 	result, err := n.submit(ctx, cmd)
 	if cap(cmd) <= largestPooled {
 		*buf = cmd
@@ -134,7 +134,7 @@ func (n *Node) largeTxn(ctx context.Context, t *kv.Txn) (kv.TxnResult, error) {
 // allow returns nil when the caller may run t, as far as this member knows,
 // before it is sent on a long way.
 func (n *Node) allow(ctx context.Context, t *kv.Txn) error {
-	view := n.machine.ViewAs(kv.CallerOf(ctx))
+	view := n.machine.ViewAs(n.caller(ctx))
 	defer view.Close()
 	return view.Allow(t)
 }

@@ -211,7 +211,7 @@ func TestTokens(t *testing.T) {
 			}
 		}
 		data := tokens.Append(New().Append(nil))
-		_, decoded, err := Decode(data)
+		_, decoded, err := Decode(data, false)
 		if err != nil || !bytes.Equal(decoded.Append(nil), tokens.Append(nil)) {
 			t.Fatalf("tokens do not survive their encoding: %v", err)
 		}
@@ -260,7 +260,7 @@ func TestTokensAreBounded(t *testing.T) {
 	if n := tokens.Len(); n != MaxTokens || tokens.counts["greedy"] != MaxUserTokens-1 {
 		t.Errorf("%d tokens, %d of the user who had most", n, tokens.counts["greedy"])
 	}
-	_, decoded, err := Decode(tokens.Append(New().Append(nil)))
+	_, decoded, err := Decode(tokens.Append(New().Append(nil)), false)
 	if err != nil || decoded.Len() != MaxTokens || !maps.Equal(decoded.counts, tokens.counts) {
 		t.Errorf("decoded %v", err)
 	}
@@ -280,7 +280,7 @@ func TestDecodeBoundsTokens(t *testing.T) {
 		binary.BigEndian.PutUint64(id, uint64(i+1))
 		list = append(list, append(id, 1, 'u', 1, 1, 1)...)
 	}
-	if _, _, err := Decode(list); !errors.Is(err, errTokens) {
+	if _, _, err := Decode(list, false); !errors.Is(err, errTokens) {
 		t.Errorf("one token too many: %v", err)
 	}
 	twice := append(New().Append(nil), 2)
@@ -288,7 +288,7 @@ func TestDecodeBoundsTokens(t *testing.T) {
 		id := kv.TokenID{9, 31: i}
 		twice = append(append(twice, id[:]...), 1, 'u', 1, 1, 1)
 	}
-	if _, _, err := Decode(twice); !errors.Is(err, errOrder) {
+	if _, _, err := Decode(twice, false); !errors.Is(err, errOrder) {
 		t.Errorf("the same mark twice: %v", err)
 	}
 }
@@ -302,12 +302,12 @@ func FuzzDecode(f *testing.F) {
 	f.Add(tokens.Append(tables.Append(nil)))
 	f.Add(NewTokens().Append(New().Append(nil)))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		tables, tokens, err := Decode(data)
+		tables, tokens, err := Decode(data, false)
 		if err != nil {
 			return
 		}
 		encoded := tokens.Append(tables.Append(nil))
-		again, tokensAgain, err := Decode(encoded)
+		again, tokensAgain, err := Decode(encoded, false)
 		if err != nil || !bytes.Equal(tokensAgain.Append(again.Append(nil)), encoded) {
 			t.Fatalf("%x: %v", encoded, err)
 		}
@@ -386,7 +386,7 @@ func TestNamesWithZeros(t *testing.T) {
 	tables = with(t, tables, Change{Op: GrantPermission, Role: "a", Permission: permission(kv.ReadAccess, "k", "")},
 		Change{Op: GrantRole, Name: "both", Role: "a"}, Change{Op: GrantRole, Name: "both", Role: "b"},
 		Change{Op: GrantRole, Name: "neither", Role: "a\x00b"}, Change{Op: Enable})
-	decoded, _, err := Decode(NewTokens().Append(tables.Append(nil)))
+	decoded, _, err := Decode(NewTokens().Append(tables.Append(nil)), false)
 	if err != nil {
 		t.Fatal(err)
 	}

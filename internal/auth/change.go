@@ -86,6 +86,7 @@ func (t *Tables) toggle(old *Tables, on bool) (*Tables, error) {
 	if on {
 		t.revision = old.revision
 		switch root := t.find([]byte(kv.RootName)); {
+		case t.rooted(nil):
 		case root == nil:
 			return nil, kv.ErrRootUserNotFound
 		case !slices.Contains(root.roles, kv.RootName):
@@ -148,7 +149,7 @@ func (t *Tables) changeUser(old *Tables, c *Change) (*Tables, error) {
 	default:
 		u.roles = slices.Insert(slices.Clone(u.roles), place, c.Role)
 	}
-	u.grants = t.merge(u.roles)
+	u.grants = t.merge(u.roles, nil)
 	return t, nil
 }
 
@@ -193,24 +194,42 @@ func (t *Tables) changeRole(name string, change func([]kv.Permission) ([]kv.Perm
 	return t, nil
 }
 
-// remerge adds up anew what users with that role may do, after taking it from
-// them when it is gone.
+// remerge adds up anew what users and access tokens with that role may do, after
+// taking it from them when it is gone.
 func (t *Tables) remerge(changed string, gone bool) {
 	same := shared{}
 	users := slices.Clone(t.users)
 	for i, old := range users {
-		at, has := slices.BinarySearch(old.roles, changed)
-		if !has {
-			continue
+		if u := old.without(changed, gone); u != nil {
+			u.grants = same.merge(t, u.roles)
+			users[i] = u
 		}
-		u := *old
-		if gone {
-			u.roles = slices.Delete(slices.Clone(u.roles), at, at+1)
-		}
-		u.grants = same.merge(t, u.roles)
-		users[i] = &u
 	}
 	t.users = users
+	all := slices.Clone(t.access.all)
+	for i, old := range all {
+		if u := old.without(changed, gone); u != nil {
+			u.grants = t.merge(u.roles, old.own)
+			a := *old
+			a.user = u
+			all[i] = &a
+		}
+	}
+	t.access = newAccessList(all)
+}
+
+// without returns a copy of somebody who has a role, less that role when it is
+// gone; nil for others.
+func (u *user) without(role string, gone bool) *user {
+	at, has := slices.BinarySearch(u.roles, role)
+	if !has {
+		return nil
+	}
+	next := *u
+	if gone {
+		next.roles = slices.Delete(slices.Clone(u.roles), at, at+1)
+	}
+	return &next
 }
 
 // validRange refuses permissions without keys, and kinds of access that are not

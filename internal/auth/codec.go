@@ -14,10 +14,11 @@ import (
 // of strings, which are a length and the bytes. All is in order, so equal ones
 // have equal bytes.
 //
-//	tables     = enabled revision n user… n role…
+//	tables     = enabled revision n user… n role… n access…
 //	user       = name hash noPassword since n role-name…
 //	role       = name n permission…
 //	permission = access key end
+//	access     = id (32 bytes) name created expires n role-name… n permission…
 //	tokens     = n (id (32 bytes) user revision ttl deadline)…
 
 var (
@@ -37,6 +38,29 @@ func (t *Tables) Append(dst []byte) []byte {
 	for _, r := range t.roles {
 		dst = r.append(dst)
 	}
+	dst = binary.AppendUvarint(dst, uint64(len(t.access.all)))
+	for _, a := range t.access.all {
+		dst = a.append(dst)
+	}
+	return dst
+}
+
+func (a *access) append(dst []byte) []byte {
+	dst = appendString(append(dst, a.id[:]...), a.label)
+	dst = binary.AppendUvarint(binary.AppendUvarint(dst, uint64(a.created)), uint64(a.expires))
+	dst = binary.AppendUvarint(dst, uint64(len(a.roles)))
+	for _, name := range a.roles {
+		dst = appendString(dst, name)
+	}
+	return appendPermissions(dst, a.own)
+}
+
+func appendPermissions(dst []byte, list []kv.Permission) []byte {
+	dst = binary.AppendUvarint(dst, uint64(len(list)))
+	for _, p := range list {
+		dst = binary.AppendUvarint(dst, uint64(p.Access))
+		dst = appendString(appendString(dst, p.Key), p.End)
+	}
 	return dst
 }
 
@@ -51,12 +75,7 @@ func (u *user) append(dst []byte) []byte {
 }
 
 func (r *role) append(dst []byte) []byte {
-	dst = binary.AppendUvarint(appendString(dst, r.name), uint64(len(r.permissions)))
-	for _, p := range r.permissions {
-		dst = binary.AppendUvarint(dst, uint64(p.Access))
-		dst = appendString(appendString(dst, p.Key), p.End)
-	}
-	return dst
+	return appendPermissions(appendString(dst, r.name), r.permissions)
 }
 
 // AppendChanged appends what c changed last, as it is now: for a hash over the
@@ -69,6 +88,15 @@ func (t *Tables) AppendChanged(dst []byte, c *Change) []byte {
 	}
 	if r := t.role(c.Role); r != nil {
 		dst = r.append(dst)
+	}
+	return dst
+}
+
+// AppendAccess appends an access token, nothing if there is none with that id:
+// for a hash over the effects of changes.
+func (t *Tables) AppendAccess(dst []byte, id kv.TokenID) []byte {
+	if a := t.accessOf(id); a != nil {
+		dst = a.append(dst)
 	}
 	return dst
 }
@@ -97,10 +125,11 @@ func appendBool(dst []byte, b bool) []byte {
 	return append(dst, 0)
 }
 
-// Decode reads what Append has made of tables and then of tokens, and no more.
-// What it returns does not alias data.
-func Decode(data []byte) (*Tables, *Tokens, error) {
-	r := reader{data: data}
+// Decode reads what Append has made of tables and then of tokens, and no more;
+// old says that the tables are from before there were access tokens. What it
+// returns does not alias data.
+func Decode(data []byte, old bool) (*Tables, *Tokens, error) {
+	r := reader{data: data, old: old}
 	t := r.tables()
 	tokens := r.tokens()
 	if len(r.data) > 0 && r.err == nil {
@@ -115,6 +144,7 @@ func Decode(data []byte) (*Tables, *Tokens, error) {
 // reader reads; the first error sticks, and what is read after it is zero.
 type reader struct {
 	data []byte
+	old  bool // see Decode
 	err  error
 }
 
@@ -164,17 +194,13 @@ func (r *reader) tables() *Tables {
 		t.users = append(t.users, u)
 	})
 	r.each(func() {
-		e := &role{name: r.string(kv.MaxAuthName)}
-		r.each(func() {
-			p := kv.Permission{Access: kv.Access(r.most(uint64(kv.ReadWriteAccess)))}
-			p.Key, p.End = []byte(r.string(math.MaxInt32)), []byte(r.string(math.MaxInt32))
-			if !validRange(&p) {
-				r.fail(errOrder)
-			}
-			e.permissions = append(e.permissions, p)
-		})
-		t.roles = append(t.roles, e)
+		t.roles = append(t.roles, &role{name: r.string(kv.MaxAuthName), permissions: r.permissions()})
 	})
+	var all []*access
+	if !r.old {
+		r.each(func() { all = append(all, r.access()) })
+	}
+	t.access = newAccessList(all)
 	if r.err == nil && !t.sound() {
 		r.fail(errOrder)
 	}
@@ -185,7 +211,39 @@ func (r *reader) tables() *Tables {
 	for _, u := range t.users {
 		u.grants = same.merge(t, u.roles)
 	}
+	for _, a := range t.access.all {
+		a.grants = t.merge(a.roles, a.own)
+	}
 	return t
+}
+
+func (r *reader) permissions() (list []kv.Permission) {
+	r.each(func() {
+		p := kv.Permission{Access: kv.Access(r.most(uint64(kv.ReadWriteAccess)))}
+		p.Key, p.End = []byte(r.string(math.MaxInt32)), []byte(r.string(math.MaxInt32))
+		if !validRange(&p) {
+			r.fail(errOrder)
+		}
+		list = append(list, p)
+	})
+	return list
+}
+
+func (r *reader) access() *access {
+	n := kv.AccessToken{ID: r.id(), Name: r.string(kv.MaxTokenName)}
+	n.Created, n.Expires = kv.Time(r.most(math.MaxInt64)), kv.Time(r.most(math.MaxInt64))
+	var roles []string
+	r.each(func() { roles = append(roles, r.string(kv.MaxAuthName)) })
+	return newAccess(&n, roles, r.permissions())
+}
+
+func (r *reader) id() (id kv.TokenID) {
+	if len(r.data) < len(id) {
+		r.fail(errShort)
+		return id
+	}
+	r.data = r.data[copy(id[:], r.data):]
+	return id
 }
 
 // sound tells whether all is in order, each once, and all roles exist.
@@ -204,11 +262,33 @@ func (t *Tables) sound() bool {
 		}
 	}
 	for _, r := range t.roles {
-		if r.name == "" || !slices.IsSortedFunc(r.permissions, func(a, b kv.Permission) int { return bytes.Compare(a.Key, b.Key) }) {
+		if r.name == "" || !sortedByKey(r.permissions) {
 			return false
 		}
 	}
-	return true
+	return t.soundAccess()
+}
+
+// soundAccess tells the same of access tokens.
+func (t *Tables) soundAccess() bool {
+	labels := map[string]bool{"": false}
+	for i, a := range t.access.all {
+		if checkID(a.id) != nil || i > 0 && t.access.marks[i-1] >= t.access.marks[i] || labels[a.label] || checkLabel(a.label) != nil ||
+			!increasing(a.roles) || !sortedByKey(a.own) {
+			return false
+		}
+		labels[a.label] = a.label != ""
+		for _, name := range a.roles {
+			if !t.grantable(name) {
+				return false
+			}
+		}
+	}
+	return len(t.access.all) <= kv.MaxAccessTokens
+}
+
+func sortedByKey(list []kv.Permission) bool {
+	return slices.IsSortedFunc(list, func(a, b kv.Permission) int { return bytes.Compare(a.Key, b.Key) })
 }
 
 func increasing(names []string) bool {
@@ -225,11 +305,7 @@ func (r *reader) tokens() *Tokens {
 	last := uint64(0)
 	r.each(func() {
 		var b Bearer
-		if len(r.data) < len(b.ID) {
-			r.fail(errShort)
-			return
-		}
-		r.data = r.data[copy(b.ID[:], r.data):]
+		b.ID = r.id()
 		b.User, b.Revision = r.string(kv.MaxAuthName), r.most(math.MaxUint64)
 		b.TTL, b.Deadline = kv.Time(r.most(math.MaxInt64)), kv.Time(r.most(math.MaxInt64))
 		if r.err == nil && last >= b.ID.Mark() && t.Len() > 0 {

@@ -1,5 +1,5 @@
-// Package auth keeps users, roles, permissions and bearer tokens, and says who
-// may do what. Its rules are etcd's (server/auth/store.go and
+// Package auth keeps users, roles, permissions and tokens, and says who may do
+// what. Its rules are etcd's (server/auth/store.go and
 // range_perm_cache.go of etcd 3.7), so that the same changes lead to the same
 // answers.
 //

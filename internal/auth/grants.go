@@ -7,9 +7,10 @@ import (
 	"github.com/concord-kv/concord/kv"
 )
 
-// grants is what a user may do with keys.
+// grants is what a user or access token may do.
 type grants struct {
 	root        bool
+	rights      uint8 // a bit for each kv.Right that is not about keys
 	read, write []interval
 }
 
@@ -29,30 +30,37 @@ func intervalOf(p *kv.Permission) interval {
 	}
 }
 
-// merge adds up what the roles allow. Roles that do not exist allow nothing, but
-// root allows everything.
-func (t *Tables) merge(roles []string) *grants {
+// merge adds up what the roles and own permissions allow. Roles that do not
+// exist allow nothing, but root allows everything, and those with a meaning have
+// it.
+func (t *Tables) merge(roles []string, own []kv.Permission) *grants {
 	g := &grants{}
+	g.add(own)
 	for _, name := range roles {
 		if name == kv.RootName {
 			return &grants{root: true}
 		}
-		r := t.role(name)
-		if r == nil {
-			continue
+		if right, ok := builtIn[name]; ok {
+			g.rights |= 1 << right
 		}
-		for i := range r.permissions {
-			p := &r.permissions[i]
-			if p.Access != kv.WriteAccess {
-				g.read = append(g.read, intervalOf(p))
-			}
-			if p.Access != kv.ReadAccess {
-				g.write = append(g.write, intervalOf(p))
-			}
+		if r := t.role(name); r != nil {
+			g.add(r.permissions)
 		}
 	}
 	g.read, g.write = mergeIntervals(g.read), mergeIntervals(g.write)
 	return g
+}
+
+func (g *grants) add(list []kv.Permission) {
+	for i := range list {
+		p := &list[i]
+		if p.Access != kv.WriteAccess {
+			g.read = append(g.read, intervalOf(p))
+		}
+		if p.Access != kv.ReadAccess {
+			g.write = append(g.write, intervalOf(p))
+		}
+	}
 }
 
 // shared finds grants by roles, so that users with the same roles share them.
@@ -64,7 +72,7 @@ func (s shared) merge(t *Tables, roles []string) *grants {
 		key = appendString(key, name) // names may have any byte in them
 	}
 	if s[string(key)] == nil {
-		s[string(key)] = t.merge(roles)
+		s[string(key)] = t.merge(roles, nil)
 	}
 	return s[string(key)]
 }

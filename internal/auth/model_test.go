@@ -230,7 +230,7 @@ func TestTablesMatchTheModel(t *testing.T) {
 			compare(t, tables, m)
 		}
 		old := rapid.SampledFrom(history).Draw(t, "one of before")
-		decoded, tokens, err := Decode(NewTokens().Append(old.Append(nil)))
+		decoded, tokens, err := Decode(NewTokens().Append(old.Append(nil)), false)
 		if err != nil || tokens.Len() != 0 || !bytes.Equal(decoded.Append(nil), old.Append(nil)) {
 			t.Fatalf("tables do not survive their encoding: %v", err)
 		}

@@ -7,9 +7,11 @@ import "github.com/concord-kv/concord/kv"
 type Subject struct {
 	tables   *Tables // nil for the zero Subject, and while authentication is off
 	user     *user   // nil when there is none of that name
+	access   *access // whose user is an access token
 	revision uint64
 	named    bool
-	// gone says that the token is not good which the caller has shown.
+	// gone says that the token is not good which the caller has shown. One
+	// with no revision then is no session's.
 	gone bool
 }
 
@@ -24,15 +26,27 @@ func (t *Tables) Subject(name []byte, revision uint64) Subject {
 	return Subject{tables: t, user: t.find(name), revision: revision, named: true}
 }
 
+// Shown is what a caller has shown to prove who it is: its name, the revision at
+// which a password was checked, and the mark of a token.
+type Shown struct {
+	Name     []byte
+	Revision uint64
+	Mark     uint64
+}
+
 // Bearer looks a caller up who has shown a token, of which b is kept; nil means
-// that nothing is. A token that is good at now proves who that is now, as in
-// etcd; its revision is that of the password.
-func (t *Tables) Bearer(name []byte, revision uint64, b *Bearer, now kv.Time) Subject {
-	s := t.Subject(name, revision)
+// that it is none of a session, but may be an access token. A token that is good
+// at now proves who that is now, as in etcd; its revision is that of the
+// password.
+func (t *Tables) Bearer(c Shown, b *Bearer, now kv.Time) Subject {
+	s := t.Subject(c.Name, c.Revision)
 	if s.tables == nil {
 		return s
 	}
-	if s.gone = b == nil || now >= b.Deadline || b.User != string(name); s.gone {
+	if b == nil && c.Revision == 0 && s.named {
+		return t.byAccess(c.Name, c.Mark)
+	}
+	if s.gone = b == nil || now >= b.Deadline || b.User != string(c.Name); s.gone {
 		return s
 	}
 	s.revision = b.Revision
@@ -84,13 +98,15 @@ func (s *Subject) granted(a kv.Access, key, end []byte) error {
 }
 
 // Still returns nil when the caller may go on with what [Subject.Keys] allowed
-// before: changes of others' rights and the end of a token do not matter, the
-// end of its own rights does, and so does a new password, or a new user of the
-// same name.
+// before: changes of others' rights and the end of a session's token do not
+// matter, the end of its own rights does, and so does a new password, a new user
+// of the same name, or the end of its access token.
 func (s *Subject) Still(a kv.Access, key, end []byte) error {
 	switch {
 	case s.tables == nil:
 		return nil
+	case s.gone && s.revision == 0:
+		return kv.ErrInvalidAuthToken
 	case s.revision == 0:
 		return kv.ErrUserEmpty
 	case s.outlived():
@@ -119,7 +135,7 @@ func (s *Subject) Right(r kv.Right) error {
 		return kv.ErrUserNotFound
 	case s.user == nil && s.stale(): // perhaps deleted since
 		return kv.ErrInvalidAuthToken
-	case r == kv.AnyUser || s.user.grants.root:
+	case r == kv.AnyUser || s.user.grants.root || s.user.grants.rights&(1<<r) != 0:
 		return nil
 	}
 	return kv.ErrPermissionDenied
@@ -127,16 +143,37 @@ func (s *Subject) Right(r kv.Right) error {
 
 // Root tells whether the caller may do everything, however old the proof: what
 // etcd asks before it looks at the keys of a lease.
-func (s *Subject) Root() bool { return s.tables == nil || s.Right(kv.ManageCluster) == nil }
+func (s *Subject) Root() bool {
+	return s.tables == nil || s.user != nil && s.user.grants.root && s.Right(kv.AnyUser) == nil
+}
 
 // AskUser returns nil when the caller may see that user's roles: it is that
 // user, or may manage users.
 func (s *Subject) AskUser(name string) error {
 	err := s.Right(kv.ManageAuth)
-	if err != nil && s.user != nil && s.user.name == name && !s.gone && !s.outlived() {
+	if err != nil && s.user != nil && s.access == nil && s.user.name == name && !s.gone && !s.outlived() {
 		return nil
 	}
 	return err
+}
+
+// AskAccess returns nil when the caller may see all access tokens, or with it
+// the one that it has shown, which is all that it may see then.
+func (s *Subject) AskAccess() (own *kv.AccessToken, err error) {
+	if err = s.Right(kv.ManageAuth); err != nil && s.access != nil {
+		t := s.access.public()
+		return &t, nil
+	}
+	return nil, err
+}
+
+// Ask returns nil when the caller may see what somebody may do: it may manage
+// users, or the question is about itself.
+func (s *Subject) Ask(q *kv.Question) error {
+	if q.User == "" && s.access != nil && s.access.id == q.Token {
+		return nil
+	}
+	return s.AskUser(q.User)
 }
 
 // AskRole returns nil when the caller may see that role: it has the role, or may
@@ -153,5 +190,7 @@ func (s *Subject) AskRole(name string) error {
 	return err
 }
 
-// Of tells whether s was looked up in these tables.
-func (s *Subject) Of(t *Tables) bool { return s.tables == t }
+// Of tells whether s was looked up in tables with these users and roles.
+func (s *Subject) Of(t *Tables) bool {
+	return s.tables == t || s.tables != nil && s.tables.enabled == t.enabled && s.tables.revision == t.revision
+}

@@ -6,13 +6,14 @@ import (
 	"github.com/concord-kv/concord/kv"
 )
 
-// Tables are users, roles and whether authentication is on. They never change:
+// Tables are users, roles, access tokens and whether authentication is on. They never change:
 // a change makes new ones, which share what stays. Any goroutine may use them.
 type Tables struct {
 	enabled  bool
 	revision uint64
 	users    []*user // by name
 	roles    []*role // by name
+	access   *accessList
 }
 
 type user struct {
@@ -32,7 +33,7 @@ type role struct {
 }
 
 // New returns the tables of a fresh store, at revision 1 as in etcd.
-func New() *Tables { return &Tables{revision: 1} }
+func New() *Tables { return &Tables{revision: 1, access: newAccessList(nil)} }
 
 // Enabled tells whether authentication is on.
 func (t *Tables) Enabled() bool { return t.enabled }

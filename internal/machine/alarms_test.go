@@ -106,9 +106,10 @@ func TestUpkeepIsHashed(t *testing.T) {
 	}
 }
 
-// State that was written before there were alarms, or a level, can be read.
+// State that was written before there were alarms, a level, or access tokens, can
+// be read.
 func TestOldSnapshot(t *testing.T) {
-	for _, version := range []byte{2, 3} {
+	for _, version := range []byte{2, 3, 4} {
 		d := start(t)
 		d.put("a", "1")
 		var b bytes.Buffer
@@ -124,12 +125,17 @@ func TestOldSnapshot(t *testing.T) {
 		// and later with no alarms and no downgrade, too.
 		ending := []byte{0, 0, 1, 1, 0, 0xe0, 0xa7, 0x12, 1, tagHistory}
 		end := bytes.Index(data, ending)
-		data = slices.Replace(data, end, end+len(ending)-1, make([]byte, 1+2*(version-2))...)
-		if version < 3 { // before the keys stand users, roles and tokens
-			access := append([]byte{tagAuth}, appendBytes(nil, auth.NewTokens().Append(auth.New().Append(nil)))...)
-			last := bytes.LastIndex(data, access)
-			data = slices.Delete(data, last, last+len(access))
+		if version < 4 {
+			data = slices.Replace(data, end, end+len(ending)-1, make([]byte, 1+2*(version-2))...)
 		}
+		// Before the keys stand users, roles and tokens.
+		access := append([]byte{tagAuth}, appendBytes(nil, auth.NewTokens().Append(auth.New().Append(nil)))...)
+		older := []byte{tagAuth, 5, 0, 1, 0, 0, 0}
+		if version < 3 {
+			older = nil
+		}
+		last := bytes.LastIndex(data, access)
+		data = slices.Replace(data, last, last+len(access), older...)
 		m := New(Options{})
 		defer m.Close()
 		if err := m.Restore(bytes.NewReader(data)); err != nil {

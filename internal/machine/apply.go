@@ -44,7 +44,7 @@ func (m *Machine) run(command []byte, want bool) any {
 		result = m.runLease(&d, k)
 	case k == kindAlarm || k == kindDowngrade:
 		result = m.runUpkeep(&d, k)
-	case k == kindAuth || k == kindToken:
+	case k == kindAuth || k == kindToken || k == kindAccess:
 		result = m.runAuth(&d, k)
 	default:
 		result = m.runConfig(&d, k)

@@ -19,6 +19,7 @@ import (
 const (
 	kindAuth kind = iota + 96
 	kindToken
+	kindAccess // see access.go
 )
 
 // The ops of a token command. The last two have no more than the id.
@@ -149,6 +150,8 @@ type gate struct {
 	// the tokens.
 	who    auth.Subject
 	tokens *auth.Tokens
+	// expires is when the next access token does.
+	expires kv.Time
 	// Written by that goroutine, read by anyone.
 	open atomic.Pointer[access]
 }
@@ -166,12 +169,12 @@ func (a *access) subject(c caller, now kv.Time) auth.Subject {
 	if c.token == 0 {
 		return a.tables.Subject(c.name, c.revision)
 	}
-	return a.tables.Bearer(c.name, c.revision, a.tokens.Marked(c.token), now)
+	return a.tables.Bearer(auth.Shown{Name: c.name, Revision: c.revision, Mark: c.token}, a.tokens.Marked(c.token), now)
 }
 
 // set replaces tables and tokens.
 func (g *gate) set(tables *auth.Tables, tokens *auth.Tokens) {
-	g.tokens = tokens
+	g.tokens, g.expires = tokens, tables.NextExpiry()
 	next, old := &access{tables: tables, tokens: tokens.Copy(), latest: tokens.Latest()}, g.open.Load()
 	if old != nil && old.tables == tables {
 		next.changed = old.changed
@@ -201,15 +204,19 @@ func callerFrom(c *kv.Caller) caller {
 	return caller{name: []byte(c.User), revision: c.AuthRevision, token: c.Token}
 }
 
-// AccessChanged returns a channel that is closed when users or roles change
-// after this call. Any goroutine.
+// AccessChanged returns a channel that is closed when users, roles or access
+// tokens change after this call. Any goroutine.
 func (m *Machine) AccessChanged() <-chan struct{} { return m.gate.open.Load().changed }
 
 // Token tells for whom a token stands, when it is good: it is not over, and
-// neither user nor password have changed since. Half says that less than half of
-// its time is left. Any goroutine.
-func (m *Machine) Token(id kv.TokenID) (c kv.Caller, half, ok bool) {
+// neither user nor password have changed since; or who an access token is, and
+// notes that it was used in that [auth.Hour]. Half says that less than half of
+// the time is left of one that is to be renewed. Any goroutine.
+func (m *Machine) Token(id kv.TokenID, hour int64) (c kv.Caller, half, ok bool) {
 	a, now := m.gate.open.Load(), kv.Time(m.clock.Load())
+	if c, ok = a.tables.Access(id, hour); ok {
+		return c, false, true
+	}
 	b, ok := a.tokens.Find(id, now)
 	if !ok {
 		return kv.Caller{}, false, false
@@ -221,16 +228,19 @@ func (m *Machine) Token(id kv.TokenID) (c kv.Caller, half, ok bool) {
 func (c *captured) readAuth(s *sectionReader) {
 	data := s.bytes(math.MaxInt32)
 	if s.err == nil {
-		c.access.tables, c.access.tokens, s.err = auth.Decode(data)
+		c.access.tables, c.access.tokens, s.err = auth.Decode(data, s.version < 5)
 	}
 }
 
 // runAuth runs the commands about who may do what.
 func (m *Machine) runAuth(d *decoder, k kind) any {
 	var err error
-	if k == kindToken {
+	switch k {
+	case kindToken:
 		err = m.runToken(d)
-	} else {
+	case kindAccess:
+		err = m.runAccess(d)
+	default:
 		c := auth.Change{Op: auth.Op(d.byte())}
 		for _, s := range [...]*string{&c.Name, &c.Role, &c.Hash} {
 			*s = string(d.bytes())
@@ -256,6 +266,9 @@ func (m *Machine) runAuth(d *decoder, k kind) any {
 
 func (m *Machine) changeAuth(c *auth.Change) error {
 	old := m.Access()
+	if old.RootOnly(c) && !m.gate.who.Root() {
+		return kv.ErrPermissionDenied
+	}
 	next, err := old.With(c)
 	if err != nil || next == old {
 		return err
@@ -289,6 +302,10 @@ func (m *Machine) runToken(d *decoder) error {
 	case tokenAdd:
 		if err := m.checkBearer(&b); err != nil {
 			return err
+		}
+	case tokenRevoke:
+		if old := tokens.Marked(b.ID.Mark()); old != nil && m.Access().HasRoot(old.User) && !m.gate.who.Root() {
+			return kv.ErrPermissionDenied
 		}
 	case tokenRenew:
 		old, ok := tokens.Find(b.ID, now)
@@ -341,7 +358,7 @@ func (m *Machine) identify(d *decoder, k kind, flags byte) error {
 		return nil
 	case kindPiece, kindGrant, kindKeepAlive, kindRevoke:
 		return who.Right(kv.AnyUser)
-	case kindAuth, kindToken:
+	case kindAuth, kindToken, kindAccess:
 		return who.Right(kv.ManageAuth)
 	}
 	return who.Right(kv.ManageCluster)

@@ -549,7 +549,7 @@ func BenchmarkLookAs(b *testing.B) {
 	b.Run("token", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			if _, _, ok := d.Token(kv.TokenID{77, 2}); !ok {
+			if _, _, ok := d.Token(kv.TokenID{77, 2}, 0); !ok {
 				b.Fatal("the token is not good")
 			}
 		}

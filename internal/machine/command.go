@@ -29,7 +29,7 @@ import (
 //	expire   = term, n × (zigzag id, generation), n × (key, mod revision)
 //	settings = bits, then a value for each
 //	members  = change (see members.go)
-//	alarm, downgrade: see alarms.go; auth, token: see auth.go
+//	alarm, downgrade: see alarms.go; auth, token: see auth.go; access: see access.go
 //
 // A kind is never given a second meaning; a new layout is a new kind. Flag bits
 // that a member does not know make the command unknown to it.

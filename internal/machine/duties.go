@@ -56,11 +56,11 @@ func (m *Machine) revisions(keys []ExpiredKey, now kv.Time) []ExpiredKey {
 }
 
 // Expiry returns the command that ends, in the name of the leader of term, at
-// most max leases and max keys that are over at now; nil when there are none.
-// More says that there may be others. Any goroutine.
+// most max leases and max keys that are over at now; nil when there are none, and
+// no access token is over, which its time alone ends. More says that there may be others. Any goroutine.
 func (m *Machine) Expiry(term kv.Term, now kv.Time, max int) (command []byte, more bool) {
 	leases, keys, more := m.Due(now, max)
-	if len(leases)+len(keys) == 0 {
+	if len(leases)+len(keys) == 0 && now < m.Access().NextExpiry() {
 		return nil, more
 	}
 	return EncodeExpire(nil, term, leases, keys), more
@@ -68,10 +68,11 @@ func (m *Machine) Expiry(term kv.Term, now kv.Time, max int) (command []byte, mo
 
 // Beat returns a command for the leader of term that does nothing but bring the
 // time into the log: nil where nothing ends by time, or an entry of since or
-// later was applied. Any goroutine.
+// later was applied. Where only access tokens end, it comes less often. Any
+// goroutine.
 func (m *Machine) Beat(term kv.Term, since kv.Time) []byte {
-	now := kv.Time(m.clock.Load())
-	if now >= since || m.NextDeadline() == math.MaxInt64 && m.gate.open.Load().latest <= now {
+	now, access := kv.Time(m.clock.Load()), m.gate.open.Load()
+	if now >= since || m.nextLease() == math.MaxInt64 && access.latest <= now && !access.accessBeat(now, since) {
 		return nil
 	}
 	return EncodeExpire(nil, term, nil, nil)
@@ -79,7 +80,10 @@ func (m *Machine) Beat(term kv.Term, since kv.Time) []byte {
 
 // NextDeadline returns a cluster time before which nothing is due,
 // math.MaxInt64 where nothing ever is. Any goroutine.
-func (m *Machine) NextDeadline() kv.Time {
+func (m *Machine) NextDeadline() kv.Time { return min(m.nextLease(), m.Access().NextExpiry()) }
+
+// nextLease is the same for leases and keys alone.
+func (m *Machine) nextLease() kv.Time {
 	if m.suspended() {
 		return math.MaxInt64
 	}

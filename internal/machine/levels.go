@@ -22,7 +22,7 @@ const ProgramLevel = 1
 var kindLevels = [256]uint8{
 	kindPut: 1, kindTxn: 1, kindUploadTxn: 1, kindPiece: 1, kindGrant: 1, kindKeepAlive: 1, kindRevoke: 1,
 	kindCompact: 1, kindExpire: 1, kindSettings: 1, kindMembers: 1,
-	kindAlarm: 1, kindDowngrade: 1, kindAuth: 1, kindToken: 1,
+	kindAlarm: 1, kindDowngrade: 1, kindAuth: 1, kindToken: 1, kindAccess: 1,
 }
 
 // LevelError says that the cluster uses commands or formats that this program

@@ -135,9 +135,9 @@ func (m *Machine) Close() { m.store.Close() }
 
 // Bootstrap makes m the state that a new cluster starts from, at index 1 and
 // term 1, with these members. A fresh machine becomes an empty store; one that
-// was restored from a backup keeps keys, revisions, leases, settings, users and
-// time, and forgets the members, requests, uploads and tokens of the cluster it
-// came from.
+// was restored from a backup keeps keys, revisions, leases, settings, users,
+// access tokens and time, and forgets the members, requests, uploads and other
+// tokens of the cluster it came from.
 func (m *Machine) Bootstrap(cluster kv.ClusterID, members []kv.Member) {
 	c := *m.config.Load()
 	c.membership = newMembership(cluster, members)
@@ -224,6 +224,9 @@ func (m *Machine) advance(at Position) {
 	}
 	m.at.index, m.at.term, m.at.now = index, term, now
 	m.at.hash.mix(uint64(index)^uint64(term)<<32, uint64(now))
+	if now >= m.gate.expires {
+		m.expireAccess()
+	}
 	m.requests.forgetOld(now, forgetAtOnce)
 	m.uploads.expire(now)
 }

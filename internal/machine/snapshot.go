@@ -31,13 +31,14 @@ import (
 //	requests = n client…, in the order in which they were heard of last
 //	client   = id (16 bytes) floor highest last slots n (seq time result)…
 //	uploads  = n (id (16 bytes) size touched n (offset string)…)…
-//	auth     = a string with what auth writes, from format version 3 on
+//	auth     = a string with what auth writes, from format version 3 on; with
+//	           access tokens from 5 on
 //
 // All of it is logical state, in an order of its own, so members at one index
 // write the same bytes before keys.
 const (
 	snapshotMagic   = "CONCORDM"
-	snapshotVersion = 4
+	snapshotVersion = 5
 	oldestSnapshot  = 2 // that can still be read
 )
 
@@ -146,6 +147,7 @@ func (m *Machine) Restore(r io.Reader) error {
 	m.mu.Lock()
 	m.store, m.replaced = store, make(chan struct{})
 	m.shared = shared{leases: c.leases, history: c.history, published: c.at}
+	c.access.tables.KeepUsed(m.Access())
 	m.gate.set(c.access.tables, c.access.tokens)
 	m.mu.Unlock()
 	m.swap.Unlock()

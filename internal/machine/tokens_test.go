@@ -23,7 +23,7 @@ func TestTokensInTheMachine(t *testing.T) {
 		d.Apply(d.at(), nil, nil)
 		whose := token.Caller
 		whose.Token = token.ID.Mark()
-		if c, half, ok := d.Token(token.ID); ok != want || ok && (half != wantHalf || c != whose) {
+		if c, half, ok := d.Token(token.ID, 0); ok != want || ok && (half != wantHalf || c != whose) {
 			t.Errorf("at %d: %+v, half %v, good %v", d.time, c, half, ok)
 		}
 	}
@@ -58,7 +58,7 @@ func (d *driver) bearer(user string) *kv.Caller {
 	if err, failed := d.apply(EncodeToken(nil, &token)).(error); failed {
 		d.Fatal(err)
 	}
-	c, _, ok := d.Token(id)
+	c, _, ok := d.Token(id, 0)
 	if !ok {
 		d.Fatal("the token is not good")
 	}
