@@ -48,7 +48,7 @@ func (n *Node) gather(id memberfile.File, at net.Addr, h *peerHandler) error {
 	})
 	cfg := discovery.Config{
 		Cluster: g.name, Self: func() discovery.Announcement { return *c.self.Load() }, Handler: c,
-		Seal: g.keys.Beacon(), GossipKey: g.keys.Gossip(),
+		Seal: g.keys.Beacon(), GossipKeys: g.keys.Gossip(),
 		Multicast: discovery.Multicast{Off: g.unicast}, Gossip: discovery.Gossip{Addr: g.gossip},
 		Seeds: discovery.Seeds{Addrs: g.seeds, DNS: g.dns, File: g.seedsFile},
 		Ask:   n.askWho, Logger: n.log,

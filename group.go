@@ -18,7 +18,10 @@ type group struct {
 	name   string
 	size   int
 	secret string
-	keys   *secret.Keys
+	keys   *secret.Ring // of the lines of secret, or of the file's
+
+	secretFile string
+	pace       secretPace
 
 	listen    string
 	advertise []string
@@ -52,7 +55,8 @@ func Cluster(name string, opts ...ClusterOption) Option {
 
 // Secret is what all processes of a [Cluster] know, and nobody else: at least 16
 // bytes, such as 'concord secret' makes. Members and gossip are encrypted and
-// authenticated with keys made from it. With [Peers] members speak TLS with such
+// authenticated with keys made from it. Where it has several lines, each is a
+// secret: the first is used, all are accepted; see [SecretFile]. With [Peers] members speak TLS with such
 // keys, where [PeerTLS] does not say otherwise.
 func Secret(s string) Option { return func(c *config) { c.group.secret = s } }
 
@@ -109,13 +113,16 @@ const (
 
 // check fills defaults and tells what is wrong with the rest.
 func (g *group) check(c *config) error {
-	if g.secret != "" {
+	if err := g.loadSecret(); err != nil {
+		return err
+	}
+	if g.secret != "" || g.secretFile != "" {
 		var err error
-		if g.keys, err = secret.Derive(g.name, g.secret); err != nil {
+		if g.keys, err = secret.NewRing(g.name, g.secret); err != nil {
 			return kv.Errorf(kv.InvalidArgument, "%w", err)
 		}
 		if c.peerTLS.server == nil {
-			c.peerTLS = peerTLS{g.keys.Server(), g.keys.Client}
+			c.peerTLS = peerTLS{g.keys.Server(), g.keys.Client, new(peerConns)}
 		}
 	}
 	if g.name == "" {

@@ -271,8 +271,11 @@ func (n *Node) listen(id memberfile.File, h *peerHandler) error {
 		return nil
 	})
 	if n.cfg.group.name != "" {
-		return n.gather(id, l.Addr(), h)
+		if err := n.gather(id, l.Addr(), h); err != nil {
+			return err
+		}
 	}
+	n.startSecret()
 	return nil
 }
 

@@ -10,6 +10,7 @@ import (
 type peerTLS struct {
 	server *tls.Config
 	client func() *tls.Config
+	conns  *peerConns // those that stand; nil where nobody asks for them
 }
 
 // PeerTLS has members speak TLS with each other, in everything: founding,
@@ -19,7 +20,7 @@ type peerTLS struct {
 // its ServerName is empty, the host that is connected to takes its place. Both
 // are needed, on all members.
 func PeerTLS(server *tls.Config, client func() *tls.Config) Option {
-	return func(c *config) { c.peerTLS = peerTLS{server, client} }
+	return func(c *config) { c.peerTLS = peerTLS{server: server, client: client} }
 }
 
 // listen adds TLS to l. The handshake runs with the first bytes that are read,
@@ -28,7 +29,7 @@ func (p peerTLS) listen(l net.Listener) net.Listener {
 	if p.server == nil {
 		return l
 	}
-	return peerListener{l, p.server}
+	return peerListener{l, p}
 }
 
 // dialPeer makes a connection to another member, with TLS where they speak it.
@@ -49,12 +50,19 @@ func (c *config) dialPeer(ctx context.Context, addr string) (net.Conn, error) {
 		_ = raw.Close()
 		return nil, err
 	}
-	return peerConn{conn, raw}, nil
+	return c.peerTLS.keep(conn, raw), nil
+}
+
+// keep notes a connection until it is closed.
+func (p peerTLS) keep(conn *tls.Conn, raw net.Conn) net.Conn {
+	c := &peerConn{conn, raw, p.conns}
+	p.conns.add(c)
+	return c
 }
 
 type peerListener struct {
 	net.Listener
-	cfg *tls.Config
+	tls peerTLS
 }
 
 func (l peerListener) Accept() (net.Conn, error) {
@@ -62,7 +70,7 @@ func (l peerListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return peerConn{tls.Server(raw, l.cfg), raw}, nil
+	return l.tls.keep(tls.Server(raw, l.tls.server), raw), nil
 }
 
 // peerConn closes without TLS's farewell, which may wait seconds for a peer that
@@ -70,9 +78,14 @@ func (l peerListener) Accept() (net.Conn, error) {
 type peerConn struct {
 	*tls.Conn
 	raw net.Conn
+	all *peerConns
 }
 
-func (c peerConn) Close() error { return c.raw.Close() }
+// Close implements [net.Conn].
+func (c *peerConn) Close() error {
+	c.all.remove(c)
+	return c.raw.Close()
+}
 
 // PeerScheme is how URLs of members' peer addresses begin: https with [PeerTLS],
 // else http.

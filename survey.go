@@ -65,7 +65,7 @@ func Survey(ctx context.Context, d time.Duration, opts ...Option) (out Surroundi
 		Ask:   n.askWho, Logger: n.log,
 	}
 	if g.keys != nil {
-		look.Seal, look.GossipKey = g.keys.Beacon(), g.keys.Gossip()
+		look.Seal, look.GossipKeys = g.keys.Beacon(), g.keys.Gossip()
 	}
 	found, err := discovery.Survey(ctx, look, d)
 	if err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {

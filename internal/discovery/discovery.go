@@ -28,6 +28,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"github.com/hashicorp/memberlist"
 )
 
 // Config configures a Discovery. Cluster and Self are required; a source without
@@ -44,8 +46,9 @@ type Config struct {
 	Handler Handler
 	// Seal keys the beacon; without it there is none.
 	Seal cipher.AEAD
-	// GossipKey, of 32 bytes, keys gossip; without it there is none.
-	GossipKey []byte
+	// GossipKeys, of 32 bytes each, key gossip: the first encrypts, any of them
+	// decrypts. Without one there is no gossip. See [Discovery.SetGossipKeys].
+	GossipKeys [][]byte
 	// Multicast says where the beacon is heard.
 	Multicast Multicast
 	// Gossip says where this process gossips.
@@ -213,6 +216,7 @@ type Discovery struct {
 	sources  []source
 	board    *board
 	problems *problems
+	keyring  *memberlist.Keyring // nil without gossip
 }
 
 // source is one way to find others.

@@ -44,7 +44,7 @@ const everywhere = "0.0.0.0"
 // exchange of all state; of its own failure detector only signs of life are used.
 type gossip struct {
 	cfg      Gossip
-	key      []byte
+	keys     *memberlist.Keyring
 	board    *board
 	problems *problems
 	logger   *slog.Logger
@@ -58,12 +58,17 @@ type gossip struct {
 
 func gossipSources(d *Discovery) ([]source, error) {
 	cfg := d.cfg.Gossip
-	if cfg.Off || d.cfg.GossipKey == nil {
+	if cfg.Off || len(d.cfg.GossipKeys) == 0 {
 		return nil, nil
 	}
-	if len(d.cfg.GossipKey) != 32 {
-		return nil, fmt.Errorf("a gossip key of %d bytes, not 32", len(d.cfg.GossipKey))
+	if err := checkGossipKeys(d.cfg.GossipKeys); err != nil {
+		return nil, err
 	}
+	ring, err := memberlist.NewKeyring(d.cfg.GossipKeys, d.cfg.GossipKeys[0])
+	if err != nil {
+		return nil, err
+	}
+	d.keyring = ring
 	if cfg.Addr != "" {
 		if _, _, err := splitListen(cfg.Addr); err != nil {
 			return nil, err
@@ -73,7 +78,7 @@ func gossipSources(d *Discovery) ([]source, error) {
 		return nil, fmt.Errorf("gossip address %q to advertise: %w", cfg.Advertise, err)
 	}
 	g := &gossip{
-		cfg: cfg, key: d.cfg.GossipKey, board: d.board, problems: d.problems, logger: d.cfg.Logger,
+		cfg: cfg, keys: ring, board: d.board, problems: d.problems, logger: d.cfg.Logger,
 		machine: machine{interfaces, outgoing}, changed: make(chan struct{}, 1), members: func() int { return 1 },
 	}
 	g.queue = &memberlist.TransmitLimitedQueue{NumNodes: g.count, RetransmitMult: memberlist.DefaultLANConfig().RetransmitMult}
@@ -224,7 +229,7 @@ func (g *gossip) reachable(port int) ([]netip.AddrPort, error) {
 func (g *gossip) config(id uint64, at netip.AddrPort, w *wire) *memberlist.Config {
 	cfg := memberlist.DefaultLANConfig()
 	cfg.Name = fmt.Sprintf("%016x-%08x", id, rand.Uint32())
-	cfg.SecretKey = g.key
+	cfg.Keyring = g.keys // of all sessions: it follows SetGossipKeys
 	cfg.Transport = w
 	cfg.AdvertiseAddr, cfg.AdvertisePort = at.Addr().String(), int(at.Port())
 	cfg.TCPTimeout = streamTime

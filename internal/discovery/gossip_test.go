@@ -46,7 +46,7 @@ func (p *peers) ask(_ context.Context, addr string) (Announcement, error) {
 // gossiping gives a process a gossip key, and a seed that it asks.
 func gossiping(p *peers, key byte, seeds ...string) func(*Config) {
 	return func(c *Config) {
-		c.GossipKey = append(make([]byte, 31), key)
+		c.GossipKeys = [][]byte{append(make([]byte, 31), key)}
 		c.Seeds, c.Ask = Seeds{Addrs: seeds}, p.ask
 	}
 }
@@ -132,7 +132,7 @@ func TestGossipAfterARestart(t *testing.T) {
 // gossipOf is a source by itself.
 func gossipOf(t *testing.T, cfg Gossip, m machine, logger *slog.Logger) (*gossip, *board) {
 	t.Helper()
-	d, err := New(Config{Cluster: "c", Self: process(1).self, GossipKey: make([]byte, 32), Gossip: cfg, Logger: logger})
+	d, err := New(Config{Cluster: "c", Self: process(1).self, GossipKeys: [][]byte{make([]byte, 32)}, Gossip: cfg, Logger: logger})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -79,7 +79,7 @@ func child(text string) error {
 		return err
 	}
 	cfg := Config{
-		Cluster: spec.Cluster, Seal: testKey(spec.Secret), GossipKey: append(make([]byte, 31), spec.Secret),
+		Cluster: spec.Cluster, Seal: testKey(spec.Secret), GossipKeys: [][]byte{append(make([]byte, 31), spec.Secret)},
 		Multicast: Multicast{Off: spec.Mute, Port: spec.Port}, Gossip: Gossip{Addr: cmp.Or(spec.Gossip, ":0")},
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelInfo})).With("child", spec.ID),
 	}

@@ -22,19 +22,9 @@ const peerName = "peer.concord.internal"
 // 9999-12-31 is how RFC 5280, section 4.1.2.5, writes that there is no end.
 var validity = [2]time.Time{time.Unix(0, 0).UTC(), time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)}
 
-// peerTLS makes both ends of TLS between peers under the authority whose key
-// has this seed.
-func peerTLS(seed []byte) (server, client *tls.Config, err error) {
-	authority, err := newAuthority(seed)
-	if err != nil {
-		return nil, nil, err
-	}
-	leaf, err := authority.issue()
-	if err != nil {
-		return nil, nil, err
-	}
-	pool := x509.NewCertPool()
-	pool.AddCert(authority.cert)
+// peerConfigs are both ends of TLS between peers: leaf is shown, and who was
+// signed by one of pool let in.
+func peerConfigs(leaf tls.Certificate, pool *x509.CertPool) (server, client *tls.Config) {
 	base := tls.Config{
 		MinVersion:   tls.VersionTLS13,
 		Certificates: []tls.Certificate{leaf},
@@ -46,7 +36,7 @@ func peerTLS(seed []byte) (server, client *tls.Config, err error) {
 	server, client = base.Clone(), base.Clone()
 	server.ClientAuth, server.ClientCAs = tls.RequireAndVerifyClientCert, pool
 	client.RootCAs, client.ServerName = pool, peerName
-	return server, client, nil
+	return server, client
 }
 
 // authority signs peers' certificates.

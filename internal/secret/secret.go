@@ -14,6 +14,8 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"strings"
@@ -34,6 +36,8 @@ func New() string { return rand.Text() }
 type Keys struct {
 	gossip         []byte
 	beacon         cipher.AEAD
+	authority      authority
+	name           string
 	server, client *tls.Config
 }
 
@@ -43,6 +47,7 @@ const (
 	gossipLabel = "concord v1 gossip"
 	beaconLabel = "concord v1 beacon"
 	peerLabel   = "concord v1 peer authority"
+	nameLabel   = "concord v1 name of a secret"
 )
 
 // Derive returns the keys of the cluster of that name, with a certificate for
@@ -58,8 +63,8 @@ func Derive(cluster, secret string) (*Keys, error) {
 	if err != nil {
 		return nil, fmt.Errorf("derive the keys of cluster %q: %w", cluster, err)
 	}
-	var keys [3][]byte
-	for i, label := range []string{gossipLabel, beaconLabel, peerLabel} {
+	var keys [4][]byte
+	for i, label := range []string{gossipLabel, beaconLabel, peerLabel, nameLabel} {
 		// A label has no zero byte, so no two pairs of label and name are equal.
 		if keys[i], err = hkdf.Expand(sha256.New, root, label+"\x00"+cluster, 32); err != nil {
 			return nil, fmt.Errorf("derive the keys of cluster %q: %w", cluster, err)
@@ -69,11 +74,19 @@ func Derive(cluster, secret string) (*Keys, error) {
 	if err != nil {
 		return nil, fmt.Errorf("derive the keys of cluster %q: %w", cluster, err)
 	}
-	server, client, err := peerTLS(keys[2])
+	authority, err := newAuthority(keys[2])
+	if err != nil {
+		return nil, fmt.Errorf("make the authority of cluster %q: %w", cluster, err)
+	}
+	leaf, err := authority.issue()
 	if err != nil {
 		return nil, fmt.Errorf("make the certificate of a peer of cluster %q: %w", cluster, err)
 	}
-	return &Keys{gossip: keys[0], beacon: beacon, server: server, client: client}, nil
+	pool := x509.NewCertPool()
+	pool.AddCert(authority.cert)
+	k := &Keys{gossip: keys[0], beacon: beacon, authority: authority, name: hex.EncodeToString(keys[3][:4])}
+	k.server, k.client = peerConfigs(leaf, pool)
+	return k, nil
 }
 
 // Gossip returns the key of 32 bytes, for AES-256-GCM, that gossip is encrypted

@@ -301,7 +301,7 @@ func (l *inLink) deliver(conn net.Conn, ch Channel) error {
 		switch {
 		case k == kindMessage:
 			l.t.cfg.Handler.Receive(l.from, ch, payload)
-		case k == kindPing && ch == Control && len(payload) == 8:
+		case k == kindPing && len(payload) == 8:
 			h := header(kindPong, payload)
 			if _, err := conn.Write(append(h[:], payload...)); err != nil {
 				return err

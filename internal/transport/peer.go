@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -29,6 +28,7 @@ var (
 	errNoAddress  = errors.New("transport: no address of the peer is known")
 	errRestarted  = errors.New("transport: the peer has started anew")
 	errUnexpected = errors.New("transport: unexpected frame")
+	errReplaced   = errors.New("transport: another link has taken its place")
 )
 
 // peer keeps one member connected.
@@ -39,6 +39,7 @@ type peer struct {
 	ctx    context.Context // ends with RemovePeer or Run
 	cancel context.CancelFunc
 	kick   chan struct{} // try to connect now
+	fresh  chan struct{} // make the link anew
 
 	// Read by anyone.
 	addrs   atomic.Pointer[[]string]
@@ -59,7 +60,7 @@ type peer struct {
 }
 
 func newPeer(t *Transport, id uint64, addrs []string) *peer {
-	p := &peer{t: t, id: id, kick: make(chan struct{}, 1), noted: map[string]bool{}}
+	p := &peer{t: t, id: id, kick: make(chan struct{}, 1), fresh: make(chan struct{}, 1), noted: map[string]bool{}}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.addrs.Store(&addrs)
 	p.heard.Store(int64(t.now()))
@@ -96,7 +97,10 @@ func (p *peer) run() {
 		p.note(err)
 		if err == nil {
 			began := p.t.now()
-			l.serve()
+			p.link.Store(l)
+			for l != nil {
+				l = l.serve()
+			}
 			if p.t.now()-began >= lastRetry {
 				wait = 0 // it was a good link: the first retry is at once
 				continue
@@ -225,14 +229,8 @@ func (t *Transport) dial(ctx context.Context, addr string, h hello) (_ net.Conn,
 			conn.Close()
 		}
 	}()
-	if _, err := conn.Write(h.encode()); err != nil {
-		return nil, w, ended(ctx, err)
-	}
-	w, err = readWelcome(conn)
-	if err != nil {
-		return nil, w, fmt.Errorf("greet %s: %w", addr, ended(ctx, err))
-	}
-	return conn, w, judgeWelcome(addr, h, w)
+	w, err = exchange(ctx, conn, addr, h)
+	return conn, w, err
 }
 
 // ended replaces the error of a connection that was closed because ctx ended.
@@ -308,21 +306,49 @@ type outLink struct {
 	incarnation uint64 // of the peer
 	conns       [channels]net.Conn
 	boxes       [channels]*outbox
+	retired     atomic.Bool            // another is about to take its place: its loss is not told
+	ponged      [channels]atomic.Int64 // when the last ping was sent that was answered
 
 	once sync.Once
 	dead chan struct{} // closed by fail
 }
 
-// serve makes the link usable and returns when it is lost and all has ended.
-func (l *outLink) serve() {
+// serve carries the link, which is usable, and returns when it is lost and all has ended: nil,
+// or the link that has taken its place, which is to be served.
+func (l *outLink) serve() (next *outLink) {
 	p := l.p
-	p.link.Store(l)
 	stop := context.AfterFunc(p.ctx, func() { l.fail(context.Canceled) })
 	defer stop()
 	p.t.cfg.Logger.Info("peer connected", "peer", fmt.Sprintf("%x", p.id))
 	p.up(l)
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	l.carry(&wg)
+	tick := time.NewTicker(max(p.t.cfg.PeerTimeout/6, time.Millisecond))
+	defer tick.Stop()
+	again := time.NewTimer(0)
+	again.Stop()
+	defer again.Stop()
+	l.ping()
+	for {
+		select {
+		case <-tick.C:
+			l.ping()
+			continue
+		case <-l.dead:
+			return nil
+		case <-p.fresh:
+		case <-again.C:
+		}
+		if next = p.replace(l); next != nil {
+			return next
+		}
+		again.Reset(renewAgain)
+	}
+}
+
+// carry writes what is sent and reads what is answered, until the link is lost.
+func (l *outLink) carry(wg *sync.WaitGroup) {
 	for ch, conn := range l.conns {
 		wg.Go(func() {
 			if err := l.boxes[ch].writeTo(conn); err != nil {
@@ -330,23 +356,8 @@ func (l *outLink) serve() {
 			}
 		})
 		wg.Go(func() {
-			if Channel(ch) == Control {
-				l.fail(l.readPongs(conn))
-			} else {
-				l.fail(readNothing(conn))
-			}
+			l.fail(l.readPongs(conn, Channel(ch)))
 		})
-	}
-	tick := time.NewTicker(max(p.t.cfg.PeerTimeout/6, time.Millisecond))
-	defer tick.Stop()
-	l.ping()
-	for {
-		select {
-		case <-tick.C:
-			l.ping()
-		case <-l.dead:
-			return
-		}
 	}
 }
 
@@ -355,27 +366,35 @@ func (l *outLink) fail(err error) {
 	l.once.Do(func() {
 		p := l.p
 		p.link.CompareAndSwap(l, nil)
-		p.down(l.incarnation)
+		if !l.retired.Load() {
+			p.down(l.incarnation)
+		}
 		for ch := range channels {
 			l.conns[ch].Close()
 			l.boxes[ch].close()
 		}
-		if p.ctx.Err() == nil {
+		if p.ctx.Err() == nil && !l.retired.Load() {
 			p.t.cfg.Logger.Info("peer connection lost", "peer", fmt.Sprintf("%x", p.id), "error", err)
 		}
 		close(l.dead)
 	})
 }
 
-func (l *outLink) ping() {
+func (l *outLink) ping() { l.pingOn(Control) }
+
+func (l *outLink) pingOn(ch Channel) {
 	var b [8]byte
 	binary.LittleEndian.PutUint64(b[:], uint64(l.p.t.now()))
-	l.boxes[Control].put(kindPing, b[:])
+	l.boxes[ch].put(kindPing, b[:])
 }
 
-// readPongs reads the answers to pings until the peer is silent for too long.
-func (l *outLink) readPongs(conn net.Conn) error {
-	r := frameReader{r: newPatient(conn, l.p.t.cfg.PeerTimeout), max: 8, reuse: true}
+// readPongs reads the answers to pings, on Control until the peer is silent for
+// too long. The other connections have pings only before their end, see drain.
+func (l *outLink) readPongs(conn net.Conn, ch Channel) error {
+	r := frameReader{r: conn, max: 8, reuse: true}
+	if ch == Control {
+		r.r = newPatient(conn, l.p.t.cfg.PeerTimeout)
+	}
 	for {
 		k, b, err := r.next()
 		switch {
@@ -384,17 +403,12 @@ func (l *outLink) readPongs(conn net.Conn) error {
 		case k != kindPong || len(b) != 8:
 			return errUnexpected
 		}
-		l.p.pong(l, time.Duration(binary.LittleEndian.Uint64(b)))
+		sent := time.Duration(binary.LittleEndian.Uint64(b))
+		l.ponged[ch].Store(int64(sent))
+		if ch == Control {
+			l.p.pong(l, sent)
+		}
 	}
-}
-
-// readNothing returns when a connection that only we send on is closed.
-func readNothing(conn net.Conn) error {
-	var b [1]byte
-	if _, err := io.ReadFull(conn, b[:]); err != nil {
-		return err
-	}
-	return errUnexpected
 }
 
 // patient is a connection whose reads and writes fail when nothing moves for a
