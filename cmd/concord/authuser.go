@@ -7,37 +7,52 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime"
 	"strings"
 
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
 	"github.com/concord-kv/concord/client"
+	"github.com/concord-kv/concord/kv"
 )
 
 // credentials are the flags that say who the user of the command is.
-type credentials struct{ user, token string }
+type credentials struct{ user, token, tokenFile string }
 
 // addCredentialFlags adds the flags. What the environment has is no default of
 // theirs, because defaults are in the help.
 func (g *globals) addCredentialFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&g.credentials.user, "user", "", "NAME of the user to log in as (CONCORD_USER), or NAME:PASSWORD; others see a command line,\nso better set CONCORD_PASSWORD, or have it asked for")
-	flags.StringVar(&g.credentials.token, "token", "", "token to show instead of a user (CONCORD_TOKEN)")
+	flags.StringVar(&g.credentials.token, "token", "", "token to show instead of a user (CONCORD_TOKEN); others see a command line, so better use a file")
+	flags.StringVar(&g.credentials.tokenFile, "token-file", "", "file with that token, which only its owner can read (CONCORD_TOKEN_FILE)")
 }
 
-// show puts into cfg whom the flags name, or else the environment. A password
-// that is nowhere given is asked for on a terminal.
-func (g *globals) show(cfg *client.Config) error {
-	user, token := g.credentials.user, g.credentials.token
+// show puts into cfg whom the flags name, or else the environment: a token
+// before a file with one, and that before a user. A password that is nowhere
+// given is asked for on a terminal.
+func (g *globals) show(cfg *client.Config) (err error) {
+	user, token, file := g.credentials.user, g.credentials.token, g.credentials.tokenFile
 	switch {
 	case user != "" && token != "":
 		return usagef("--user and --token exclude each other")
-	case user == "" && token == "":
-		if token = os.Getenv("CONCORD_TOKEN"); token == "" {
-			user = os.Getenv("CONCORD_USER")
+	case file != "" && (user != "" || token != ""):
+		return usagef("--token-file excludes --user and --token")
+	case user == "" && token == "" && file == "":
+		token, file, user = os.Getenv("CONCORD_TOKEN"), os.Getenv("CONCORD_TOKEN_FILE"), os.Getenv("CONCORD_USER")
+	}
+	if token == "" && file != "" {
+		if token, err = readToken(file); err != nil {
+			return err
 		}
 	}
-	cfg.Token = token
+	if token != "" {
+		cfg.Token = token
+		if strings.HasPrefix(token, kv.TokenPrefix) {
+			_, err = parseSecret(token)
+		}
+		return err
+	}
 	if user == "" {
 		return nil
 	}
@@ -52,9 +67,52 @@ func (g *globals) show(cfg *client.Config) error {
 	if terminal == nil {
 		return usagef("the password of %s is not given; set CONCORD_PASSWORD, or use a terminal", cfg.User)
 	}
-	var err error
 	cfg.Password, err = askPassword(terminal, g.std.err, "Password of "+cfg.User)
 	return err
+}
+
+// readToken reads the first line of a file that nobody but its owner can read.
+func readToken(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", fmt.Errorf("read the token: %w", err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return "", fmt.Errorf("read the token: %w", err)
+	}
+	if mode := info.Mode(); mode.IsRegular() && mode.Perm()&0o077 != 0 && runtime.GOOS != "windows" { // where modes say something
+		return "", &usageError{
+			fmt.Errorf("the token file %s is open to others: its mode is %04o", path, mode.Perm()),
+			"'chmod 600 " + path + "'; and where others may have read it, revoke the token and make another.",
+		}
+	}
+	return firstLine(f, "the token file "+path+" is empty")
+}
+
+// firstLine reads a secret, which is one line.
+func firstLine(r io.Reader, empty string) (string, error) {
+	line, err := bufio.NewReader(io.LimitReader(r, maxToken)).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return "", fmt.Errorf("read the token: %w", err)
+	}
+	if line = strings.TrimSpace(line); line == "" {
+		return "", usagef("%s", empty)
+	}
+	return line, nil
+}
+
+// maxToken is more than any token has: a JSON Web Token has some hundred bytes.
+const maxToken = 64 << 10
+
+// parseSecret gives the id of an access token, or says what is wrong with it.
+func parseSecret(secret string) (kv.TokenID, error) {
+	id, err := kv.ParseSecretToken(secret)
+	if err != nil {
+		err = &hintedError{err, fmt.Sprintf("Copy it again: it is %s and %d letters and digits.", kv.TokenPrefix, kv.SecretLength-len(kv.TokenPrefix))}
+	}
+	return id, err
 }
 
 // newPassword asks for a new password, twice, or reads the first line of what is

@@ -74,7 +74,7 @@ func newRootCommand(std stdio) *cobra.Command {
 		newTxnCommand(g), newWatchCommand(g), newLeaseCommand(g))
 	add("server", newServeCommand(g), newSecretCommand(g), newDevCommand(g), newEtcdCommand(g), newClusterCommand(g))
 	add("care", newBackupCommand(g), newCheckCommand(g), newImportCommand(g))
-	add("auth", newAuthCommand(g), newUserCommand(g), newRoleCommand(g))
+	add("auth", newAuthCommand(g), newUserCommand(g), newRoleCommand(g), newTokenCommand(g), newCanCommand(g))
 	root.AddCommand(newVersionCommand(g))
 	refuseUnknownTopics(root)
 	wrapArgs(root)

@@ -137,7 +137,7 @@ func unknownSetting(what, name string, known map[string]bool) error {
 // service that is called concord. Source of the latter: kubernetes.io, "Service",
 // environment variables.
 var otherVariables = []string{
-	`CONCORD_(CONFIG|ENDPOINTS|USER|PASSWORD|TOKEN|SECRET|CLIENT_TLS_[A-Z_]+)`,
+	`CONCORD_(CONFIG|ENDPOINTS|USER|PASSWORD|TOKEN|TOKEN_FILE|SECRET|CLIENT_TLS_[A-Z_]+)`,
 	`CONCORD_([A-Z0-9_]+_)?SERVICE_(HOST|PORT)(_[A-Z0-9_]+)?`,
 	`CONCORD_([A-Z0-9_]+_)?PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?`,
 }
