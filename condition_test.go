@@ -31,7 +31,7 @@ func TestConditions(t *testing.T) {
 			t.Errorf("%+v", condition)
 		}
 	}
-	for _, want := range []string{"leader", "caught_up", "disk_writes", "disk_space"} {
+	for _, want := range []string{"leader", "caught_up", "disk_writes", "disk_space", "memory"} {
 		if !strings.Contains(strings.Join(names, " "), want) {
 			t.Errorf("no condition %s among %v", want, names)
 		}

@@ -22,7 +22,8 @@ type figures struct {
 	logWrites, applies, snapshots kv.DurationCounter
 	roundTrips                    roundTrips
 
-	pulse pulse
+	pulse  pulse
+	served served
 
 	// memory is what may still be written. It is set by Open.
 	memory *memory

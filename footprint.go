@@ -3,6 +3,7 @@ package concord
 import (
 	"fmt"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,6 +20,16 @@ func resident() int64 {
 		return -1
 	}
 	return pages * int64(os.Getpagesize())
+}
+
+// processorTime is what this process has used of the machine's processors; -1
+// where that is not known.
+func processorTime() time.Duration {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		return -1
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // diskFree is what this process may still write to the file system of dir, in

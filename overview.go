@@ -31,6 +31,12 @@ func (n *Node) measure() *memberFigures {
 		Status: n.Status(), UpTime: f.pulse.upTime(now), LogWrite: writes.Quantile(0.99),
 		Resident: resident(), DiskFree: diskFree(n.cfg.dir),
 		DiskFull: n.disk.log.NoSpace(), DiskStalled: n.replica.Status().Stalled,
+		Processor: processorTime(), Figures: n.Figures(), Served: f.served.load(),
+	}
+	for _, c := range n.Conditions() {
+		if c.Reason != "" {
+			r.Wrong = append(r.Wrong, c)
+		}
 	}
 	r.MemoryLimit, r.MemoryUsed, r.MemoryFull = n.figures.memory.told()
 	if n.transport != nil {

@@ -68,6 +68,18 @@ func (o *Overview) Health() Health {
 	return h
 }
 
+// toldOtherwise are conditions of members that a Health has words of its own
+// for.
+var toldOtherwise = []string{"leader", "caught_up", "disk_writes", "disk_space", "memory"}
+
+// then is the next step, behind a reason.
+func (c *Condition) then() string {
+	if c.Next == "" {
+		return ""
+	}
+	return "; " + c.Next
+}
+
 // notes names what is wrong beside members that vote and do not answer.
 func (o *Overview) notes() (notes []string) {
 	add := func(format string, args ...any) { notes = append(notes, fmt.Sprintf(format, args...)) }
@@ -94,6 +106,11 @@ func (o *Overview) notes() (notes []string) {
 		}
 		if m.Report.MemoryFull {
 			add("the memory limit of %s is reached, and writes that make the state larger are refused; delete keys, or give it more memory", m.Label())
+		}
+		for _, c := range m.Report.Wrong {
+			if !slices.Contains(toldOtherwise, c.Name) {
+				add("%s: %s%s", m.Label(), c.Reason, c.then())
+			}
 		}
 		if m.Behind > slowBy || m.Lag > slowByLag {
 			add("%s is %d entries (%v) behind the leader", m.Label(), m.Lag, m.Behind.Round(100*time.Millisecond))

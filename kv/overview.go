@@ -136,8 +136,16 @@ type Report struct {
 	// writes that make the state larger.
 	MemoryLimit, MemoryUsed int64
 	MemoryFull              bool
+	// Processor is the processor time that its process has used; less than 0
+	// where that is not known.
+	Processor time.Duration
 	// Peers is what it knows of the other members.
 	Peers []PeerReport
+	// Wrong are its conditions that have a reason.
+	Wrong []Condition
+	// Figures are what it counts, and Served what the server before it does.
+	Figures Figures
+	Served  ServedFigures
 }
 
 // PeerReport is what one member knows of its connection to another.

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -177,7 +178,9 @@ func TestStatus(t *testing.T) {
 		Role: "leader", Term: 7, Committed: 12, Applied: 11, Revision: 5, Hash: "deadbeefdeadbeef", Version: "1.2.3", Up: 60_000,
 		Disk: Disk{WriteP99Micros: 1500, FreeBytes: 2000, Full: true}, Memory: Memory{StateBytes: 100, ResidentBytes: 1000},
 	}
-	if s.Members[0].Said == nil || *s.Members[0].Said != want || !s.Members[0].Answered {
+	none := Times{Cells: []Cell{}}
+	want.Load, want.Wrong = Load{LogWrites: none, Reads: Calls{0, none}, Writes: Calls{0, none}}, []Condition{}
+	if s.Members[0].Said == nil || !reflect.DeepEqual(*s.Members[0].Said, want) || !s.Members[0].Answered {
 		t.Errorf("%+v", s.Members[0].Said)
 	}
 	gone := s.Members[1]

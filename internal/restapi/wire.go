@@ -74,6 +74,9 @@ type Said struct {
 	Up      int64  `json:"up_ms"`
 	Disk    Disk   `json:"disk"`
 	Memory  Memory `json:"memory"`
+	Load    Load   `json:"load"`
+	// Wrong is what keeps it from being well, by its own account.
+	Wrong []Condition `json:"wrong"`
 }
 
 // Disk is that of a member's data directory.
@@ -182,6 +185,7 @@ func fromFigure(m *kv.MemberOverview) Figure {
 			Revision: int64(r.Revision), Hash: hex(r.Hash), Version: r.Version, Up: r.UpTime.Milliseconds(),
 			Disk:   Disk{WriteP99Micros: r.LogWrite.Microseconds(), FreeBytes: r.DiskFree, Full: r.DiskFull, Stalled: r.DiskStalled},
 			Memory: Memory{StateBytes: r.MemoryBytes, ResidentBytes: r.Resident, LimitBytes: r.MemoryLimit, UsedBytes: r.MemoryUsed, Full: r.MemoryFull},
+			Load:   fromReport(r), Wrong: fromConditions(r.Wrong),
 		}
 	}
 	return f
