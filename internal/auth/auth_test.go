@@ -301,7 +301,10 @@ func FuzzDecode(f *testing.F) {
 	tokens.Put(Bearer{ID: kv.TokenID{1}, User: "root", Revision: 6, TTL: 5, Deadline: 7}, 0)
 	f.Add(tokens.Append(tables.Append(nil)))
 	f.Add(NewTokens().Append(New().Append(nil)))
+	f.Add(NewTokens().Append(fresh(f, tables, kv.AccessToken{ID: kv.TokenID{2}, Name: "app", Roles: []string{"r", kv.BackupRole}, Expires: 9,
+		Permissions: []kv.Permission{permission(kv.ReadAccess, "k", "l")}}).Append(nil)))
 	f.Fuzz(func(t *testing.T, data []byte) {
+		_, _, _ = Decode(data, true)
 		tables, tokens, err := Decode(data, false)
 		if err != nil {
 			return
