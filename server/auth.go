@@ -17,6 +17,10 @@ type AuthConfig struct {
 	Token string
 	// TTL is how long a simple token lives without use; default 5 min, etcd's.
 	TTL time.Duration
+	// Required refuses every call but those for health and version for as long
+	// as authentication is off, and to switch it off. The store has to be a
+	// [kv.Authority].
+	Required bool
 }
 
 func (c AuthConfig) tokens() (etcdapi.Tokens, error) { return etcdapi.ParseTokens(c.Token, c.TTL) }

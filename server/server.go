@@ -165,11 +165,14 @@ func New(store kv.Store, cluster kv.Cluster, cfg Config) (_ *Server, err error) 
 	if err != nil {
 		return nil, err
 	}
+	if _, ok := store.(kv.Authority); cfg.Auth.Required && !ok {
+		return nil, kv.Errorf(kv.InvalidArgument, "server: authentication is required of a store that has none")
+	}
 	s.split = newSplitter(cfg, s.listeners[0].Addr())
 	s.api = etcdapi.New(store, cluster, etcdapi.Options{
 		Limits: cfg.Limits, InFlightBytes: cfg.InFlightBytes, Quota: cfg.Quota,
 		MinLeaseTTL: cfg.MinLeaseTTL, Progress: cfg.WatchProgress, ClientScheme: s.scheme(), PeerScheme: peerScheme(cluster),
-		Tokens: tokens, Logger: cfg.Logger,
+		Tokens: tokens, AuthRequired: cfg.Auth.Required, Logger: cfg.Logger,
 	})
 	s.metrics = newMetrics(cluster, cfg.Quota)
 	s.metrics.Add(s.ready.counts.figures)
@@ -179,7 +182,7 @@ func New(store kv.Store, cluster kv.Cluster, cfg Config) (_ *Server, err error) 
 		return nil, kv.Errorf(kv.Internal, "server: nobody has said who may call %v", open)
 	}
 	if !cfg.HTTP.NoGateway {
-		if s.gateway, err = newGateway(s.receiveBytes()); err != nil {
+		if s.gateway, err = newGateway(s.receiveBytes(), s.cfg.Limits.Ops); err != nil {
 			return nil, err
 		}
 	}
@@ -249,6 +252,7 @@ func (s *Server) receiveBytes() int64 {
 func (s *Server) newGRPC() *grpc.Server {
 	g := grpc.NewServer(
 		grpc.Creds(splitCredentials{}),
+		grpc.ForceServerCodecV2(newBounded(s.cfg.Limits.Ops)),
 		grpc.NumStreamWorkers(workers),
 		grpc.StaticStreamWindowSize(streamWindow),
 		grpc.StaticConnWindowSize(connWindow),

@@ -25,22 +25,44 @@ import (
 
 // serveSettings are the settings of one member; see addSettingFlags.
 type serveSettings struct {
-	Env             string   `set:"env" usage:"dev (data below ./data, loopback) or prod (data below /var/lib/concord)"`
-	Name            string   `set:"name" usage:"this member's name (default n1, in a --cluster the host's)"`
-	DataDir         string   `set:"data-dir" usage:"directory of this member alone (default ./data/dev/NAME or /var/lib/concord/NAME)"`
-	ClientAddr      string   `set:"client-addr" usage:"address that clients connect to (default 127.0.0.1:2379)"`
-	PeerAddr        string   `set:"peer-addr" usage:"address to listen on for other members (default: the one of this member in --peers, which is where they connect; in a --cluster :2380)"`
-	Peers           []string `set:"peers" usage:"all founding members as NAME=HOST:PORT, this one too; none means a single member"`
-	Insecure        bool     `set:"insecure" usage:"listen on other addresses than loopback without authentication"`
-	Rejoin          bool     `set:"rejoin" usage:"set a damaged data directory aside and join again as a new member"`
-	Timing          timingSettings
-	MaxRequestBytes byteSize `set:"max-request-bytes" usage:"keys and values of one request, as 67108864 or 64MiB"`
-	MaxKeyBytes     byteSize `set:"max-key-bytes" usage:"longest key, at most 64KiB"`
-	MaxTxnOps       int      `set:"max-txn-ops" usage:"comparisons, and operations a branch, of one transaction"`
-	AuthToken       string   `set:"auth-token" usage:"what a login gives: simple, or jwt,sign-method=M,pub-key=FILE,priv-key=FILE,ttl=D; the same on all members"`
-	Cluster         clusterSettings
-	Log             logSettings
-	TLS             tlsSettings
+	Env        string `set:"env" usage:"dev (data below ./data, open to who reaches it) or prod (data below /var/lib/concord, authentication always on)"`
+	Name       string `set:"name" usage:"this member's name (default n1, in a --cluster the host's)"`
+	DataDir    string `set:"data-dir" usage:"directory of this member alone (default ./data/dev/NAME or /var/lib/concord/NAME)"`
+	ClientAddr string `set:"client-addr" usage:"address that clients connect to (default 127.0.0.1:2379)"`
+	Insecure   bool   `set:"insecure" usage:"listen on other addresses than loopback without TLS: what clients send and get, tokens too, can be read on the way"`
+	Peers      peerSettings
+	Timing     timingSettings
+	Requests   requestSettings
+	Auth       authSettings
+	Cluster    clusterSettings
+	Log        logSettings
+	TLS        tlsSettings
+}
+
+// peerSettings say who the other members of a list are.
+type peerSettings struct {
+	Addr   string   `set:"peer-addr" usage:"address to listen on for other members (default: the one of this member in --peers, which is where they connect; in a --cluster :2380)"`
+	All    []string `set:"peers" usage:"all founding members as NAME=HOST:PORT, this one too; none means a single member"`
+	Rejoin bool     `set:"rejoin" usage:"set a damaged data directory aside and join again as a new member"`
+}
+
+// requestSettings bound what a request may ask.
+type requestSettings struct {
+	MaxBytes    byteSize `set:"max-request-bytes" usage:"keys and values of one request, as 67108864 or 64MiB"`
+	MaxKeyBytes byteSize `set:"max-key-bytes" usage:"longest key, at most 64KiB"`
+	MaxTxnOps   int      `set:"max-txn-ops" usage:"comparisons, and operations a branch, of one transaction"`
+}
+
+func (s *requestSettings) check() error {
+	switch {
+	case s.MaxKeyBytes < 1 || s.MaxKeyBytes > 64<<10:
+		return usagef("--max-key-bytes %s is out of range; use 1 to 64KiB", s.MaxKeyBytes)
+	case s.MaxBytes < 1 || s.MaxBytes > 1<<30:
+		return usagef("--max-request-bytes %s is out of range; use 1 to 1GiB", s.MaxBytes)
+	case s.MaxTxnOps < 1:
+		return usagef("--max-txn-ops %d is out of range; use 1 or more", s.MaxTxnOps)
+	}
+	return nil
 }
 
 // timingSettings are the same on all members.
@@ -57,10 +79,11 @@ type logSettings struct {
 
 func defaultServeSettings() serveSettings {
 	return serveSettings{
-		Env:             "dev",
-		Timing:          timingSettings{Heartbeat: 100 * time.Millisecond, ElectionTimeout: time.Second},
-		MaxRequestBytes: 64 << 20, MaxKeyBytes: 1024, MaxTxnOps: 10_000, AuthToken: "simple",
-		Log: logSettings{Format: "text"},
+		Env:      "dev",
+		Timing:   timingSettings{Heartbeat: 100 * time.Millisecond, ElectionTimeout: time.Second},
+		Requests: requestSettings{MaxBytes: 64 << 20, MaxKeyBytes: 1024, MaxTxnOps: 10_000},
+		Auth:     authSettings{Token: "simple"},
+		Log:      logSettings{Format: "text"}, TLS: tlsSettings{MinVersion: "1.3"},
 	}
 }
 
@@ -104,6 +127,7 @@ func runServe(ctx context.Context, g *globals, s serveSettings) error {
 	if err != nil {
 		return err
 	}
+	s.tellRisks(log)
 	for {
 		opts, err := s.nodeOptions(log)
 		if err != nil {
@@ -124,9 +148,11 @@ func runServe(ctx context.Context, g *globals, s serveSettings) error {
 		fmt.Fprintf(g.std.err, "member %s serves clients at %s, data in %s\n", node.Name(), clients.Addr(), s.DataDir)
 		cfg := server.Config{
 			Listeners: []net.Listener{clients}, TLS: secure, Logger: log, Limits: s.limits(),
-			Auth: server.AuthConfig{Token: s.AuthToken},
+			Auth: server.AuthConfig{Token: s.Auth.Token, Required: s.prod()},
 		}
+		stop := s.setUpAuth(ctx, node, log)
 		served, err := serveNode(ctx, node, cfg)
+		stop()
 		if s.Cluster.Name == "" || served || !errors.Is(err, concord.ErrRemoved) {
 			return err
 		}
@@ -210,17 +236,11 @@ func (s *serveSettings) check() error {
 	}
 	s.DataDir = cmp.Or(s.DataDir, filepath.Join(base, s.Cluster.Name, s.Name))
 	s.ClientAddr = cmp.Or(s.ClientAddr, "127.0.0.1:2379")
-	if s.Env == "prod" && s.Insecure {
-		return usagef("--env prod is never --insecure; listen on loopback, give --tls-cert and --tls-key, or use --env dev where the network is trusted")
+	if err := s.Requests.check(); err != nil {
+		return err
 	}
-	if s.MaxKeyBytes < 1 || s.MaxKeyBytes > 64<<10 {
-		return usagef("--max-key-bytes %s is out of range; use 1 to 64KiB", s.MaxKeyBytes)
-	}
-	if s.MaxRequestBytes < 1 || s.MaxRequestBytes > 1<<30 {
-		return usagef("--max-request-bytes %s is out of range; use 1 to 1GiB", s.MaxRequestBytes)
-	}
-	if s.MaxTxnOps < 1 {
-		return usagef("--max-txn-ops %d is out of range; use 1 or more", s.MaxTxnOps)
+	if err := s.Auth.check(s.Env); err != nil {
+		return err
 	}
 	return s.checkAddrs()
 }
@@ -230,19 +250,19 @@ func (s *serveSettings) checkAddrs() error {
 	if err := s.checkAddr("--client-addr", s.ClientAddr); err != nil {
 		return err
 	}
-	if err := s.TLS.check(len(s.Peers) > 0 || s.Cluster.Name != ""); err != nil {
+	if err := s.TLS.check(len(s.Peers.All) > 0 || s.Cluster.Name != ""); err != nil {
 		return err
 	}
 	if s.Cluster.Name != "" {
 		return nil
 	}
-	if len(s.Peers) == 0 {
-		if s.PeerAddr != "" {
+	if len(s.Peers.All) == 0 {
+		if s.Peers.Addr != "" {
 			return usagef("--peer-addr is of no use without --cluster or --peers; name the cluster, or all members")
 		}
 		return nil
 	}
-	peers, err := parsePeers(s.Peers)
+	peers, err := parsePeers(s.Peers.All)
 	if err != nil {
 		return err
 	}
@@ -251,10 +271,13 @@ func (s *serveSettings) checkAddrs() error {
 		return usagef("--name %s is not among --peers, which name %s; they must name this member too",
 			s.Name, strings.Join(slices.Sorted(maps.Keys(peers)), ", "))
 	}
-	if s.PeerAddr == "" {
-		s.PeerAddr = own
+	if s.Peers.Addr == "" {
+		s.Peers.Addr = own
 	}
-	return s.checkAddr("--peer-addr", s.PeerAddr)
+	if s.prod() && s.Cluster.Secret == "" && s.TLS.PeerCert == "" {
+		return usagef("--env prod needs a secret between members; run 'concord secret secret' once, copy the file to all members, and give it with --secret-file")
+	}
+	return s.checkAddr("--peer-addr", s.Peers.Addr)
 }
 
 func (s *serveSettings) checkAddr(flag, addr string) error {
@@ -278,7 +301,7 @@ func isLoopback(host string) bool {
 }
 
 func (s *serveSettings) limits() kv.Limits {
-	return kv.Limits{KeyBytes: int(s.MaxKeyBytes), RequestBytes: int64(s.MaxRequestBytes), Ops: s.MaxTxnOps}
+	return kv.Limits{KeyBytes: int(s.Requests.MaxKeyBytes), RequestBytes: int64(s.Requests.MaxBytes), Ops: s.Requests.MaxTxnOps}
 }
 
 func (s *serveSettings) nodeOptions(log *slog.Logger) ([]concord.Option, error) {
@@ -286,7 +309,7 @@ func (s *serveSettings) nodeOptions(log *slog.Logger) ([]concord.Option, error) 
 		concord.Name(s.Name), concord.Logger(log), concord.Limits(s.limits()),
 		concord.Timing(s.Timing.Heartbeat, s.Timing.ElectionTimeout),
 	}
-	if s.Rejoin {
+	if s.Peers.Rejoin {
 		opts = append(opts, concord.Rejoin())
 	}
 	peers, err := s.TLS.peers(log)
@@ -294,14 +317,14 @@ func (s *serveSettings) nodeOptions(log *slog.Logger) ([]concord.Option, error) 
 		return nil, err
 	}
 	opts = append(append(opts, peers...), s.Cluster.options(s)...)
-	if len(s.Peers) == 0 {
+	if len(s.Peers.All) == 0 {
 		return opts, nil
 	}
-	members, err := parsePeers(s.Peers)
+	members, err := parsePeers(s.Peers.All)
 	if err != nil {
 		return nil, err
 	}
-	return append(opts, concord.Peers(s.PeerAddr, members)), nil
+	return append(opts, concord.Peers(s.Peers.Addr, members)), nil
 }
 
 func parsePeers(list []string) (map[string]string, error) {

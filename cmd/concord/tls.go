@@ -44,11 +44,18 @@ type tlsSettings struct {
 	PeerCert string `set:"peer-tls-cert" usage:"certificate shown to other members; with it all of them have to speak TLS"`
 	PeerKey  string `set:"peer-tls-key" usage:"its key"`
 	PeerCA   string `set:"peer-tls-ca" usage:"authorities one of which must have signed each member's certificate"`
+
+	MinVersion string `set:"tls-min-version" usage:"oldest version of TLS that clients may speak: 1.3, or 1.2 with suites that have forward secrecy"`
 }
+
+// minVersions are the values of --tls-min-version.
+var minVersions = map[string]uint16{"1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13}
 
 // check tells which settings lack others.
 func (s *tlsSettings) check(peers bool) error {
 	switch {
+	case minVersions[s.MinVersion] == 0:
+		return usagef("--tls-min-version %q is none; use 1.3 or 1.2", s.MinVersion)
 	case (s.Cert == "") != (s.Key == ""):
 		return usagef("--tls-cert and --tls-key belong together; give both")
 	case s.ClientCA != "" && s.Cert == "":
@@ -66,7 +73,9 @@ func (s *tlsSettings) server(log *slog.Logger) (*tls.Config, error) {
 	if s.Cert == "" {
 		return nil, nil
 	}
-	source, err := certs.Open(certs.Files{Cert: s.Cert, Key: s.Key, CA: s.ClientCA, RequireClient: s.ClientCA != ""}, log)
+	source, err := certs.Open(certs.Files{
+		Cert: s.Cert, Key: s.Key, CA: s.ClientCA, RequireClient: s.ClientCA != "", MinVersion: minVersions[s.MinVersion],
+	}, log)
 	if err != nil {
 		return nil, err
 	}

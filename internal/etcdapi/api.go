@@ -54,6 +54,9 @@ type Options struct {
 	ClientScheme, PeerScheme string
 	// Tokens are those that Authenticate hands out.
 	Tokens Tokens
+	// AuthRequired refuses who calls while authentication is off, and whoever
+	// would switch it off.
+	AuthRequired bool
 }
 
 func (o Options) withDefaults() Options {

@@ -1,6 +1,7 @@
 package etcdapi
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math"
@@ -119,7 +120,12 @@ func (s *authServer) AuthDisable(ctx context.Context, r *pb.AuthDisableRequest) 
 		x, err := extensionsOf(r)
 		return &pb.AuthDisableResponse{Header: s.header(s.now(), x)}, err
 	}
-	h, err := s.change(ctx, r, func(ctx context.Context, a kv.Authority) (kv.Header, error) { return a.DisableAuth(ctx) })
+	h, err := s.change(ctx, r, func(ctx context.Context, a kv.Authority) (kv.Header, error) {
+		if s.opts.AuthRequired {
+			return kv.Header{}, cmp.Or(a.Authorize(ctx, kv.ManageAuth), error(errAuthStaysOn))
+		}
+		return a.DisableAuth(ctx)
+	})
 	return &pb.AuthDisableResponse{Header: h}, err
 }
 

@@ -38,6 +38,9 @@ func (a *API) caller(ctx context.Context) (kv.Caller, error) {
 	// What changes after this makes the caller's revision old, not current.
 	auth := a.authority.Auth()
 	if !auth.Enabled {
+		if a.opts.AuthRequired {
+			return kv.Caller{}, errAuthIsOff
+		}
 		return kv.Caller{}, nil
 	}
 	if token, ok := tokenOf(ctx); ok {
@@ -48,6 +51,13 @@ func (a *API) caller(ctx context.Context) (kv.Caller, error) {
 	}
 	return kv.Caller{}, nil
 }
+
+// errAuthIsOff asks clients to try again, as they do for whatever is unavailable:
+// a new cluster is soon set up.
+var errAuthIsOff = kv.Errorf(kv.Unavailable, "authentication is required here, and is not on yet; a new cluster switches it on when it has its first leader: see the member's log")
+
+// errAuthStaysOn is for who would lock everybody out.
+var errAuthStaysOn = kv.Errorf(kv.FailedPrecondition, "authentication is required here, and stays on; start the members with --env dev to switch it off")
 
 // tokenOf finds the token in a call's metadata, where etcd looks for it.
 func tokenOf(ctx context.Context) (string, bool) {
