@@ -139,6 +139,9 @@ type Server struct {
 	pages     *routes
 	cluster   kv.Cluster
 	ready     *readiness
+
+	// Safe for concurrent use.
+	work workload
 }
 
 // New listens on all addresses or fails. A Server that is not wanted any more
@@ -187,6 +190,9 @@ func New(store kv.Store, cluster kv.Cluster, cfg Config) (_ *Server, err error) 
 		}
 	}
 	s.http = s.newHTTPServer(store, cluster)
+	if c, ok := cluster.(kv.Fronted); ok {
+		c.TellServed(s.served)
+	}
 	return s, nil
 }
 
@@ -267,7 +273,7 @@ func (s *Server) newGRPC() *grpc.Server {
 		}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: s.cfg.KeepAlive.Interval, Timeout: s.cfg.KeepAlive.Timeout}),
 	)
-	all := counted{g, s.metrics}
+	all := counted{weighed{g, &s.work}, s.metrics}
 	s.api.Register(all)
 	s.health = newHealthService(s.ready)
 	healthpb.RegisterHealthServer(s.api.Guard(all), s.health)
