@@ -446,8 +446,10 @@ func TestCallersCostNoMemory(t *testing.T) {
 	own, users := cost(plain), cost(d.as("u", slices.Clone(plain)))
 	bearer := d.bearer("u")
 	bearers := cost(AppendCaller(slices.Clone(plain), 0, bearer))
-	if users != own || bearers != own {
-		t.Errorf("a put of a user allocates %v times, with a token %v times, the cluster's own %v", users, bearers, own)
+	app := d.access(kv.NewAccessToken{ID: accessID(1), Roles: []string{"r"}})
+	apps := cost(AppendCaller(slices.Clone(plain), 0, app))
+	if users != own || bearers != own || apps != own {
+		t.Errorf("a put of a user allocates %v times, with a token %v times, with an access token %v times, the cluster's own %v", users, bearers, apps, own)
 	}
 	caller := &kv.Caller{User: "u", AuthRevision: d.Access().Revision()}
 	look := func(c *kv.Caller) float64 {
@@ -460,8 +462,8 @@ func TestCallersCostNoMemory(t *testing.T) {
 			v.Close()
 		})
 	}
-	if users, bearers, own := look(caller), look(bearer), look(nil); users != own || bearers != own {
-		t.Errorf("a range of a user allocates %v times, with a token %v times, the program's own %v", users, bearers, own)
+	if users, bearers, apps, own := look(caller), look(bearer), look(app), look(nil); users != own || bearers != own || apps != own {
+		t.Errorf("a range of a user allocates %v times, with a token %v times, with an access token %v times, the program's own %v", users, bearers, apps, own)
 	}
 }
 

@@ -20,6 +20,9 @@ func FuzzCommand(f *testing.F) {
 	f.Add(EncodeUpdateMember(nil, kv.Member{ID: 1, Name: "x"}))
 	f.Add(EncodeAlarm(nil, kv.Alarm{Member: 1, Type: kv.AlarmNoSpace}, true))
 	f.Add(EncodeDowngrade(nil, "3.6.0"))
+	for range 10 {
+		f.Add(c.asSomebody(c.accessCommand()))
+	}
 	f.Add(EncodeTxn(nil, &kv.Txn{Success: []kv.Op{{Kind: kv.OpDelete, PrevKV: true}}})) // of an empty key
 	f.Fuzz(func(t *testing.T, command []byte) {
 		if len(command) > 18 && command[0] == byte(kindPiece) {

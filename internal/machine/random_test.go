@@ -335,7 +335,30 @@ func (c *chance) asSomebody(command []byte) []byte {
 	if c.IntN(3) > 0 {
 		return command
 	}
+	if c.IntN(3) == 0 {
+		id := c.accessID()
+		return AppendCaller(command, 0, &kv.Caller{User: kv.TokenUser(id, ""), Token: id.Mark()})
+	}
 	return AppendCaller(command, 0, &kv.Caller{User: c.user(), AuthRevision: c.authRevision()})
+}
+
+func (c *chance) accessID() kv.TokenID { return kv.TokenID{8, byte(c.IntN(4))} }
+
+func (c *chance) accessCommand() []byte {
+	switch id := c.accessID(); c.IntN(10) {
+	case 0:
+		return EncodeBootstrap(nil, id)
+	case 1:
+		return EncodeEnsureRoot(nil, id)
+	case 2, 3:
+		return EncodeRevokeAccess(nil, id)
+	default:
+		n := kv.NewAccessToken{ID: id, TTL: time.Duration(c.IntN(2)*c.IntN(20_000)) * time.Millisecond, Roles: [][]string{nil, {"root"}, {"r"}, {kv.ClusterRole}, {"r", kv.AuthAdminRole}}[c.IntN(5)]}
+		for range c.IntN(3) {
+			n.Permissions = append(n.Permissions, kv.Permission{Access: kv.Access(c.IntN(3)), Key: c.key(), End: c.end()})
+		}
+		return EncodeCreateAccess(nil, &n)
+	}
 }
 
 func (c *chance) user() string { return []string{"", "root", "u", "v"}[c.IntN(4)] }
@@ -358,8 +381,11 @@ func (c *chance) authCommand() []byte {
 }
 
 func (c *chance) command(term uint64) []byte {
-	if c.IntN(10) == 0 {
+	switch c.IntN(15) {
+	case 0:
 		return c.authCommand()
+	case 1:
+		return c.accessCommand()
 	}
 	upload := UploadID{byte(c.IntN(4))}
 	switch n := c.IntN(20); {
