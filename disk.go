@@ -102,7 +102,7 @@ func (n *Node) tendDisk(ctx context.Context) error {
 			_ = n.replica.TransferLeader(ctx, 0) // tried again while it is needed
 		} else {
 			// A command without effect makes the log look for space.
-			_, _ = n.submit(ctx, machine.EncodeSettings(nil, machine.SettingsChange{}))
+			_, _ = n.submit(ctx, nil, machine.EncodeSettings(nil, machine.SettingsChange{}))
 		}
 		cancel()
 	}

@@ -24,6 +24,7 @@ type figures struct {
 
 	pulse  pulse
 	served served
+	events events
 
 	// memory is what may still be written. It is set by Open.
 	memory *memory

@@ -60,6 +60,7 @@ func Open(ctx context.Context, dir string, opts ...Option) (*Node, error) {
 
 func openMember(ctx context.Context, cfg config) (_ *Node, err error) {
 	n := &Node{cfg: cfg, log: cfg.logger, done: make(chan struct{}), figures: new(figures), logins: logins{slots: make(chan struct{}, hashParallel())}}
+	n.figures.events.listen(&n.cfg)
 	defer func() {
 		if err != nil {
 			if n.transport == nil && n.cfg.listener != nil {
@@ -216,6 +217,7 @@ func (n *Node) openStore(id memberfile.File) error {
 	if n.replica, err = replica.New(cfg); err != nil {
 		return damaged(fmt.Errorf("start from disk: %w", err), n.cfg.together())
 	}
+	n.figures.events.follow(n.replica.SetTimed)
 	if got := n.machine.Cluster(); got != 0 && uint64(got) != id.Cluster {
 		return kv.Errorf(kv.DataLoss, "snapshots in the data directory are of cluster %v, its member.json is of %x; one of them was copied from elsewhere", got, id.Cluster)
 	}

@@ -31,7 +31,7 @@ type config struct {
 	hands       hands
 	group       group
 	peerTLS     peerTLS
-	logger      *slog.Logger
+	ears
 	site
 }
 

@@ -5,6 +5,7 @@ import (
 
 	"github.com/concord-kv/concord/internal/machine"
 	"github.com/concord-kv/concord/kv"
+	"github.com/concord-kv/concord/observe"
 )
 
 // barrier returns when this member's state is fresh enough for a read at level.
@@ -25,7 +26,17 @@ func (n *Node) barrier(ctx context.Context, level kv.ReadLevel) error {
 
 // Range implements [kv.KV].
 func (n *Node) Range(ctx context.Context, r kv.Range) (kv.RangeResult, error) {
-	if err := n.cfg.limits.CheckRange(&r); err != nil {
+	c := n.begin(ctx, observe.OpRange)
+	res, err := n.readRange(ctx, &r)
+	if c != nil {
+		c.read(&r, len(res.KVs), res.Revision)
+		n.end(ctx, c, err)
+	}
+	return res, err
+}
+
+func (n *Node) readRange(ctx context.Context, r *kv.Range) (kv.RangeResult, error) {
+	if err := n.cfg.limits.CheckRange(r); err != nil {
 		return kv.RangeResult{}, err
 	}
 	if err := n.barrier(ctx, r.Level); err != nil {
@@ -33,7 +44,7 @@ func (n *Node) Range(ctx context.Context, r kv.Range) (kv.RangeResult, error) {
 	}
 	view := n.machine.ViewAs(n.caller(ctx))
 	defer view.Close()
-	return view.Range(&r)
+	return view.Range(r)
 }
 
 // Get reads one key at the given level. It returns [kv.ErrKeyNotFound] when
@@ -42,6 +53,20 @@ func (n *Node) Get(ctx context.Context, key string, level kv.ReadLevel) (kv.KeyV
 	if kv.CallerOf(ctx) != nil {
 		return kv.Get(ctx, n, key, level)
 	}
+	c := n.begin(ctx, observe.OpGet)
+	found, err := n.get(ctx, key, level)
+	if c != nil {
+		c.event.Level, c.event.Bytes = level.String(), int64(len(key))
+		if err == nil {
+			c.event.Keys = 1
+		}
+		n.end(ctx, c, err)
+	}
+	return found, err
+}
+
+// get is Get for those who may read everything.
+func (n *Node) get(ctx context.Context, key string, level kv.ReadLevel) (kv.KeyValue, error) {
 	if err := n.cfg.limits.CheckRange(&kv.Range{Key: []byte(key), Level: level}); err != nil {
 		return kv.KeyValue{}, err
 	}

@@ -45,7 +45,7 @@ type Surroundings struct {
 // [Cluster] and [Secret], as members have them; without them only the names of
 // clusters can be heard. It ends early, without an error, when ctx does.
 func Survey(ctx context.Context, d time.Duration, opts ...Option) (out Surroundings, err error) {
-	cfg := config{logger: slog.New(slog.DiscardHandler)}
+	cfg := config{ears: ears{logger: slog.New(slog.DiscardHandler)}}
 	for _, opt := range opts {
 		opt(&cfg)
 	}

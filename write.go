@@ -7,6 +7,7 @@ import (
 
 	"github.com/concord-kv/concord/internal/machine"
 	"github.com/concord-kv/concord/kv"
+	"github.com/concord-kv/concord/observe"
 )
 
 // commands are the buffers that commands are encoded in. The replica copies
@@ -18,9 +19,14 @@ const largestPooled = 64 << 10
 
 // propose encodes a command with encode, has it applied and returns its result.
 func (n *Node) propose(ctx context.Context, encode func([]byte) []byte) (any, error) {
+	return n.proposeIn(ctx, nil, encode)
+}
+
+// proposeIn is propose as a part of a call, which is timed unless it is nil.
+func (n *Node) proposeIn(ctx context.Context, c *call, encode func([]byte) []byte) (any, error) {
 	buf := commands.Get().(*[]byte)
 	cmd := machine.AppendCaller(encode((*buf)[:0]), 0, n.caller(ctx))
-	result, err := n.submit(ctx, cmd)
+	result, err := n.submit(ctx, c, cmd)
 	if cap(cmd) <= largestPooled {
 		*buf = cmd
 		commands.Put(buf)
@@ -34,37 +40,51 @@ func (n *Node) propose(ctx context.Context, encode func([]byte) []byte) (any, er
 	return result, nil
 }
 
-// submit has a command applied that all members understand.
-func (n *Node) submit(ctx context.Context, cmd []byte) (any, error) {
+// submit has a command applied that all members understand. c may be nil.
+func (n *Node) submit(ctx context.Context, c *call, cmd []byte) (any, error) {
 	if err := n.machine.Proposable(cmd); err != nil {
 		return nil, err
+	}
+	if c != nil {
+		return n.replica.ProposeTimed(ctx, cmd, &c.timing)
 	}
 	return n.replica.Propose(ctx, cmd)
 }
 
 // Txn implements [kv.KV].
 func (n *Node) Txn(ctx context.Context, t kv.Txn) (kv.TxnResult, error) {
+	c := n.begin(ctx, observe.OpTxn)
 	size, err := n.cfg.limits.CheckTxn(&t)
-	if err != nil {
-		return kv.TxnResult{}, err
+	var res kv.TxnResult
+	if err == nil {
+		res, err = n.runTxn(ctx, c, &t, size)
 	}
+	if c != nil {
+		c.txn(&t, size, &res)
+		n.end(ctx, c, err)
+	}
+	return res, err
+}
+
+// runTxn runs a transaction that is within the limits.
+func (n *Node) runTxn(ctx context.Context, c *call, t *kv.Txn, size int64) (kv.TxnResult, error) {
 	if t.ReadOnly() {
-		return n.readTxn(ctx, &t)
+		return n.readTxn(ctx, t)
 	}
-	if err := n.checkRoom(&t, size); err != nil {
+	if err := n.checkRoom(t, size); err != nil {
 		return kv.TxnResult{}, err
 	}
 	if size > machine.PieceBytes {
-		return n.largeTxn(ctx, &t)
+		return n.largeTxn(ctx, c, t)
 	}
-	return n.txn(ctx, &t)
+	return n.txn(ctx, c, t)
 }
 
 // txn is the way of nearly all writes: encode, replicate, apply.
-func (n *Node) txn(ctx context.Context, t *kv.Txn) (kv.TxnResult, error) {
+func (n *Node) txn(ctx context.Context, c *call, t *kv.Txn) (kv.TxnResult, error) {
 	buf := commands.Get().(*[]byte)
 	cmd := machine.AppendCaller(machine.EncodeTxn((*buf)[:0], t), 0, n.caller(ctx))
-	result, err := n.submit(ctx, cmd)
+	result, err := n.submit(ctx, c, cmd)
 	if cap(cmd) <= largestPooled {
 		*buf = cmd
 		commands.Put(buf)
@@ -92,10 +112,10 @@ const leastStaged = 32 << 10
 // largeTxn sends the long values of t ahead in pieces, a log entry each, so
 // that heartbeats and small writes pass between them, and then the transaction
 // that makes them visible.
-func (n *Node) largeTxn(ctx context.Context, t *kv.Txn) (kv.TxnResult, error) {
+func (n *Node) largeTxn(ctx context.Context, c *call, t *kv.Txn) (kv.TxnResult, error) {
 	staged := machine.Staged(t, leastStaged)
 	if len(staged) == 0 {
-		return n.txn(ctx, t)
+		return n.txn(ctx, c, t)
 	}
 	if err := n.allow(ctx, t); err != nil {
 		return kv.TxnResult{}, err
@@ -122,7 +142,7 @@ func (n *Node) largeTxn(ctx context.Context, t *kv.Txn) (kv.TxnResult, error) {
 			value = value[len(piece):]
 		}
 	}
-	result, err := n.propose(ctx, func(dst []byte) []byte {
+	result, err := n.proposeIn(ctx, c, func(dst []byte) []byte {
 		return machine.EncodeUploadTxn(dst, t, id, leastStaged)
 	})
 	if err != nil {
@@ -150,11 +170,26 @@ func (n *Node) Compact(ctx context.Context, rev kv.Revision) (kv.Header, error) 
 	if rev < 0 {
 		return kv.Header{}, &kv.CompactedError{Compacted: n.machine.CompactRevision()}
 	}
-	return n.headerCommand(ctx, func(dst []byte) []byte { return machine.EncodeCompact(dst, rev) })
+	return n.headerCall(ctx, observe.OpCompact, func(dst []byte) []byte { return machine.EncodeCompact(dst, rev) })
+}
+
+// headerCall is headerCommand as a call of somebody's.
+func (n *Node) headerCall(ctx context.Context, op observe.Op, encode func([]byte) []byte) (kv.Header, error) {
+	c := n.begin(ctx, op)
+	h, err := n.headerCommandIn(ctx, c, encode)
+	if c != nil {
+		c.event.Revision = int64(h.Revision)
+		n.end(ctx, c, err)
+	}
+	return h, err
 }
 
 func (n *Node) headerCommand(ctx context.Context, encode func([]byte) []byte) (kv.Header, error) {
-	result, err := n.propose(ctx, encode)
+	return n.headerCommandIn(ctx, nil, encode)
+}
+
+func (n *Node) headerCommandIn(ctx context.Context, c *call, encode func([]byte) []byte) (kv.Header, error) {
+	result, err := n.proposeIn(ctx, c, encode)
 	if err != nil {
 		return kv.Header{}, err
 	}
