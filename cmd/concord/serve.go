@@ -33,6 +33,7 @@ type serveSettings struct {
 	Peers      peerSettings
 	Timing     timingSettings
 	Requests   requestSettings
+	Limits     limitSettings
 	Auth       authSettings
 	Cluster    clusterSettings
 	Log        logSettings
@@ -82,6 +83,7 @@ func defaultServeSettings() serveSettings {
 		Env:      "dev",
 		Timing:   timingSettings{Heartbeat: 100 * time.Millisecond, ElectionTimeout: time.Second},
 		Requests: requestSettings{MaxBytes: 64 << 20, MaxKeyBytes: 1024, MaxTxnOps: 10_000},
+		Limits:   limitSettings{Memory: "75%"},
 		Auth:     authSettings{Token: "simple"},
 		Log:      logSettings{Format: "text"}, TLS: tlsSettings{MinVersion: "1.3"},
 	}
@@ -150,9 +152,11 @@ func runServe(ctx context.Context, g *globals, s serveSettings) error {
 			Listeners: []net.Listener{clients}, TLS: secure, Logger: log, Limits: s.limits(),
 			Auth: server.AuthConfig{Token: s.Auth.Token, Required: s.prod()},
 		}
-		stop := s.setUpAuth(ctx, node, log)
+		s.Limits.apply(&cfg)
+		stop, relax := s.setUpAuth(ctx, node, log), s.Limits.tend(node)
 		served, err := serveNode(ctx, node, cfg)
 		stop()
+		relax()
 		if s.Cluster.Name == "" || served || !errors.Is(err, concord.ErrRemoved) {
 			return err
 		}
@@ -236,7 +240,7 @@ func (s *serveSettings) check() error {
 	}
 	s.DataDir = cmp.Or(s.DataDir, filepath.Join(base, s.Cluster.Name, s.Name))
 	s.ClientAddr = cmp.Or(s.ClientAddr, "127.0.0.1:2379")
-	if err := s.Requests.check(); err != nil {
+	if err := errors.Join(s.Requests.check(), s.Limits.check()); err != nil {
 		return err
 	}
 	if err := s.Auth.check(s.Env); err != nil {
@@ -306,7 +310,7 @@ func (s *serveSettings) limits() kv.Limits {
 
 func (s *serveSettings) nodeOptions(log *slog.Logger) ([]concord.Option, error) {
 	opts := []concord.Option{
-		concord.Name(s.Name), concord.Logger(log), concord.Limits(s.limits()),
+		concord.Name(s.Name), concord.Logger(log), concord.Limits(s.limits()), concord.MemoryLimit(s.Limits.memory),
 		concord.Timing(s.Timing.Heartbeat, s.Timing.ElectionTimeout),
 	}
 	if s.Peers.Rejoin {
