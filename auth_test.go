@@ -174,6 +174,16 @@ func adminCalls(n *Node) map[string]func(context.Context) error {
 		"roles":        func(ctx context.Context) error { _, _, err := n.AuthRoles(ctx); return err },
 		"delete role":  func(ctx context.Context) error { return header(n.DeleteRole(ctx, "bob")) },
 		"revoke token": func(ctx context.Context) error { return header(n.RevokeToken(ctx, kv.TokenID{})) },
+		"create token": func(ctx context.Context) error {
+			_, _, err := n.CreateToken(ctx, kv.NewAccessToken{ID: kv.TokenID{1}})
+			return err
+		},
+		"access tokens":       func(ctx context.Context) error { _, _, err := n.AccessTokens(ctx); return err },
+		"revoke access token": func(ctx context.Context) error { return header(n.RevokeAccessToken(ctx, kv.TokenID{1})) },
+		"can": func(ctx context.Context) error {
+			_, err := n.Can(ctx, kv.Question{User: "bob", Key: []byte("b")})
+			return err
+		},
 		"grant permission": func(ctx context.Context) error {
 			return header(n.GrantPermission(ctx, "alice", kv.Permission{Key: []byte("z")}))
 		},
