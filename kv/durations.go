@@ -60,13 +60,17 @@ func DurationCell(d time.Duration) int {
 	if share == 1 {
 		return cell - 1
 	}
-	for _, cut := range cuts[:durationCuts-1] {
-		if share > cut {
-			cell++
-		}
+	// The four highest bits of the share leave at most two cuts to look at.
+	at := firstCuts[bits>>48&15]
+	for share > cuts[at] {
+		at++
 	}
-	return cell
+	return cell + int(at)
 }
+
+// firstCuts are, for each sixteenth of a doubling, the first of cuts that is not
+// below it.
+var firstCuts = [16]uint8{0, 1, 2, 2, 3, 4, 4, 5, 5, 6, 6, 7, 7, 7, 8, 8}
 
 // DurationBound is the longest time that counts in cell i, in seconds; the last
 // cell has none, which is +Inf.

@@ -44,6 +44,13 @@ func TestDurationBounds(t *testing.T) {
 			t.Errorf("%v counts in cell %d, want %d", d, got, want)
 		}
 	}
+	for s := range 1 << 16 { // no bound is skipped on the way
+		d := time.Duration(math.Exp2(10 + 27*float64(s)/(1<<16)))
+		cell := kv.DurationCell(d)
+		if d.Seconds() > kv.DurationBound(cell) || cell > 0 && d.Seconds() <= kv.DurationBound(cell-1) {
+			t.Fatalf("%v counts in cell %d, up to %v", d, cell, kv.DurationBound(cell))
+		}
+	}
 	if !math.IsInf(kv.DurationBound(kv.DurationCells-1), 1) {
 		t.Error("the last cell has a bound")
 	}

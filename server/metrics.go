@@ -2,13 +2,14 @@ package server
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"expvar"
 	"fmt"
 	"net/http"
 	"os"
-	"runtime"
-	"strings"
 	"sync/atomic"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -17,6 +18,7 @@ import (
 	"github.com/concord-kv/concord/internal/etcdapi"
 	"github.com/concord-kv/concord/internal/telemetry"
 	"github.com/concord-kv/concord/kv"
+	"github.com/concord-kv/concord/observe"
 )
 
 // counted registers services so that their calls are counted, also those that
@@ -43,9 +45,9 @@ func (c counted) RegisterService(desc *grpc.ServiceDesc, impl any) {
 func countUnary(m grpc.MethodDesc, c *telemetry.Call) grpc.MethodDesc {
 	handle := m.Handler
 	m.Handler = func(srv any, ctx context.Context, decode func(any) error, by grpc.UnaryServerInterceptor) (any, error) {
-		c.Begin()
+		began := c.Begin()
 		resp, err := handle(srv, ctx, decode, by)
-		c.End(codeOf(err))
+		c.End(began, codeOf(err))
 		return resp, err
 	}
 	return m
@@ -54,9 +56,9 @@ func countUnary(m grpc.MethodDesc, c *telemetry.Call) grpc.MethodDesc {
 func countStream(s grpc.StreamDesc, c *telemetry.Call) grpc.StreamDesc {
 	handle := s.Handler
 	s.Handler = func(srv any, stream grpc.ServerStream) error {
-		c.Begin()
+		began := c.Begin()
 		err := handle(srv, countedStream{stream, c})
-		c.End(codeOf(err))
+		c.End(began, codeOf(err))
 		return err
 	}
 	return s
@@ -107,14 +109,19 @@ func (s countedStream) RecvMsg(m any) error {
 	return err
 }
 
-// newMetrics makes the figures of a member.
-func newMetrics(cluster kv.Cluster, quota int64) *telemetry.Metrics {
-	m := telemetry.New()
-	m.Add(statusFigures(cluster, quota))
+// audible is what a cluster may offer besides: events of its member, told until
+// stop is called.
+type audible interface {
+	Listen(o observe.Observer) (stop func())
+}
+
+// newMetrics makes the metrics of a member.
+func (s *Server) newMetrics(cluster kv.Cluster) *telemetry.Metrics {
+	source := telemetry.Source{Status: cluster.Status, Server: s.figures}
 	if measured, ok := cluster.(kv.Measured); ok {
-		m.Add(memberFigures(measured))
+		source.Member = measured.Figures
 	}
-	return m
+	return telemetry.New(source)
 }
 
 // healthCounts count what /health has answered.
@@ -128,79 +135,54 @@ func (c *healthCounts) tell(ok bool) {
 	}
 }
 
-func (c *healthCounts) figures(yield func(telemetry.Figure)) {
-	for _, f := range []telemetry.Figure{
-		{Name: "etcd_server_health_success", Help: "The total number of successful health checks", Value: float64(c.good.Load())},
-		{Name: "etcd_server_health_failures", Help: "The total number of failed health checks", Value: float64(c.bad.Load())},
-	} {
-		if f.Value > 0 {
-			yield(f)
-		}
+// figures are what the server itself counts and knows.
+func (s *Server) figures() telemetry.Server {
+	return telemetry.Server{
+		EtcdVersion: etcdapi.Version, Quota: s.cfg.Quota,
+		Connections: s.split.open.Load(), Received: s.split.traffic.received.Load(), Sent: s.split.traffic.sent.Load(),
+		Healthy: s.ready.counts.good.Load(), Unhealthy: s.ready.counts.bad.Load(),
+		CertificateEnds: s.certificateEnds(),
 	}
 }
 
-// figures are of connections.
-func (s *splitter) figures(yield func(telemetry.Figure)) {
-	for _, f := range []telemetry.Figure{
-		{Name: "concord_connections", Help: "Client connections that are open.", Kind: telemetry.Level, Value: float64(s.open.Load())},
-		{Name: "etcd_network_client_grpc_received_bytes_total", Help: "The total number of bytes received from grpc clients.", Value: float64(s.traffic.received.Load())},
-		{Name: "etcd_network_client_grpc_sent_bytes_total", Help: "The total number of bytes sent to grpc clients.", Value: float64(s.traffic.sent.Load())},
-	} {
-		yield(f)
-	}
-}
-
-// statusFigures are what a member's status says, under the names of etcd's
-// metrics, and those of Concord's own where etcd has none.
-func statusFigures(cluster kv.Cluster, quota int64) func(yield func(telemetry.Figure)) {
-	return func(yield func(telemetry.Figure)) {
-		st := cluster.Status()
-		for _, f := range etcdLevels(&st) {
-			f.Kind = telemetry.Level
-			yield(f)
-		}
-		if quota > 0 {
-			yield(telemetry.Figure{Name: "etcd_server_quota_backend_bytes", Help: "Current backend storage quota size in bytes.", Kind: telemetry.Level, Value: float64(quota)})
-		}
-		for _, f := range []telemetry.Figure{
-			{Name: "concord_term", Help: "The Raft term that this member is in.", Value: float64(st.Term)},
-			{Name: "concord_live_bytes", Help: "Bytes of the keys and values that exist.", Value: float64(st.LiveBytes)},
-			{Name: "concord_history_bytes", Help: "Bytes of versions that were replaced or deleted and can still be read.", Value: float64(st.HistoryBytes)},
-			{Name: "concord_memory_bytes", Help: "Bytes that the state and its history take outside of the Go heap.", Value: float64(st.MemoryBytes)},
-			{Name: "concord_cluster_time_seconds", Help: "Cluster time, which stands still while there is no leader.", Value: float64(st.Time) / 1000},
-			{Name: "concord_info", Help: "1, with the version as a label.", Labels: []string{"version", st.Version}, Value: 1},
-		} {
-			f.Kind = telemetry.Level
-			yield(f)
+// certificateEnds is when the first certificate ends of those for clients; zero
+// without TLS.
+func (s *Server) certificateEnds() time.Time {
+	first := certificateEnds(s.cfg.TLS)
+	for _, l := range s.listeners {
+		if own, ok := l.(*listener); ok {
+			if ends := certificateEnds(own.tls); first.IsZero() || !ends.IsZero() && ends.Before(first) {
+				first = ends
+			}
 		}
 	}
+	return first
 }
 
-func etcdLevels(st *kv.Status) []telemetry.Figure {
-	minor := etcdapi.Version[:strings.LastIndexByte(etcdapi.Version, '.')]
-	return []telemetry.Figure{
-		{Name: "etcd_server_has_leader", Help: "Whether or not a leader exists. 1 is existence, 0 is not.", Value: oneIf(st.Leader != 0)},
-		{Name: "etcd_server_is_leader", Help: "Whether or not this member is a leader. 1 if is, 0 otherwise.", Value: oneIf(st.Role == kv.LeaderRole)},
-		{Name: "etcd_server_is_learner", Help: "Whether or not this member is a learner. 1 if is, 0 otherwise.", Value: oneIf(st.Role == kv.LearnerRole)},
-		{Name: "etcd_server_id", Help: "Server or member ID in hexadecimal format. 1 for 'server_id' label with current ID.", Labels: []string{"server_id", st.Member.String()}, Value: 1},
-		{Name: "etcd_server_version", Help: "Which version is running. 1 for 'server_version' label with current version.", Labels: []string{"server_version", etcdapi.Version}, Value: 1},
-		{Name: "etcd_server_go_version", Help: "Which Go version server is running with. 1 for 'server_go_version' label with current version.", Labels: []string{"server_go_version", runtime.Version()}, Value: 1},
-		{Name: "etcd_cluster_version", Help: "Which version is running. 1 for 'cluster_version' label with current cluster version", Labels: []string{"cluster_version", minor}, Value: 1},
-		{Name: "etcd_server_proposals_committed_total", Help: "The total number of consensus proposals committed.", Value: float64(st.Committed)},
-		{Name: "etcd_server_proposals_applied_total", Help: "The total number of consensus proposals applied.", Value: float64(st.Applied)},
-		{Name: "etcd_mvcc_db_total_size_in_bytes", Help: "Total size of the underlying database physically allocated in bytes.", Value: float64(st.MemoryBytes)},
-		{Name: "etcd_mvcc_db_total_size_in_use_in_bytes", Help: "Total size of the underlying database logically in use in bytes.", Value: float64(st.LiveBytes)},
-		{Name: "etcd_debugging_mvcc_keys_total", Help: "Total number of keys.", Value: float64(st.Keys)},
-		{Name: "etcd_debugging_mvcc_current_revision", Help: "The current revision of store.", Value: float64(st.Revision)},
-		{Name: "etcd_debugging_mvcc_compact_revision", Help: "The revision of the last compaction in store.", Value: float64(st.CompactRevision)},
+// certificateEnds is when the certificate ends that a client is shown who does
+// not say what it asks for; zero where there is none.
+func certificateEnds(cfg *tls.Config) time.Time {
+	if cfg == nil {
+		return time.Time{}
 	}
-}
-
-func oneIf(b bool) float64 {
-	if b {
-		return 1
+	var certificate *tls.Certificate
+	if cfg.GetCertificate != nil {
+		certificate, _ = cfg.GetCertificate(&tls.ClientHelloInfo{})
 	}
-	return 0
+	if certificate == nil && len(cfg.Certificates) > 0 {
+		certificate = &cfg.Certificates[0]
+	}
+	if certificate == nil || len(certificate.Certificate) == 0 {
+		return time.Time{}
+	}
+	leaf := certificate.Leaf
+	if leaf == nil {
+		var err error
+		if leaf, err = x509.ParseCertificate(certificate.Certificate[0]); err != nil {
+			return time.Time{}
+		}
+	}
+	return leaf.NotAfter
 }
 
 // serveVars serves the variables of package expvar, in etcd's shape, without the

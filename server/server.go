@@ -177,9 +177,7 @@ func New(store kv.Store, cluster kv.Cluster, cfg Config) (_ *Server, err error) 
 		MinLeaseTTL: cfg.MinLeaseTTL, Progress: cfg.WatchProgress, ClientScheme: s.scheme(), PeerScheme: peerScheme(cluster),
 		Tokens: tokens, AuthRequired: cfg.Auth.Required, Logger: cfg.Logger,
 	})
-	s.metrics = newMetrics(cluster, cfg.Quota)
-	s.metrics.Add(s.ready.counts.figures)
-	s.metrics.Add(s.split.figures)
+	s.metrics = s.newMetrics(cluster)
 	s.grpc = s.newGRPC()
 	if open := etcdapi.Ungoverned(s.grpc.GetServiceInfo()); len(open) > 0 {
 		return nil, kv.Errorf(kv.Internal, "server: nobody has said who may call %v", open)
@@ -298,6 +296,9 @@ func (s *Server) Addrs() []net.Addr {
 // finish for Config.Drain, closes everything and returns nil. It returns an
 // error when a listener fails.
 func (s *Server) Run(ctx context.Context) error {
+	if member, ok := s.cluster.(audible); ok && !s.cfg.HTTP.NoMetrics {
+		defer member.Listen(s.metrics.Events().Observer())()
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	for _, l := range s.listeners {
 		group.Go(func() error { return s.split.accept(ctx, l) })

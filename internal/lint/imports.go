@@ -28,7 +28,7 @@ var mayImport = map[string][]string{
 	"internal/vfs":        {},
 	"internal/discovery":  {},
 	"internal/secret":     {},
-	"internal/telemetry":  {"observe"},
+	"internal/telemetry":  {"kv", "observe"},
 	"internal/transport":  {},
 	"internal/formation":  {},
 	"internal/founding":   {},
