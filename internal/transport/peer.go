@@ -31,6 +31,16 @@ var (
 	errReplaced   = errors.New("transport: another link has taken its place")
 )
 
+// peerCounts are of a peer, read by anyone.
+type peerCounts struct {
+	rtt     atomic.Int64
+	heard   atomic.Int64 // when a ping was answered, or it became a peer
+	dropped atomic.Uint64
+	urgent  atomic.Uint64 // dropped on Control
+	// Bytes of frames.
+	sent, received atomic.Uint64
+}
+
 // peer keeps one member connected.
 type peer struct {
 	// Set by newPeer, then read only.
@@ -42,14 +52,9 @@ type peer struct {
 	fresh  chan struct{} // make the link anew
 
 	// Read by anyone.
-	addrs   atomic.Pointer[[]string]
-	link    atomic.Pointer[outLink] // nil when not connected
-	rtt     atomic.Int64
-	heard   atomic.Int64 // when a ping was answered, or it became a peer
-	dropped atomic.Uint64
-	urgent  atomic.Uint64 // dropped on Control
-	// Bytes of frames.
-	sent, received atomic.Uint64
+	addrs atomic.Pointer[[]string]
+	link  atomic.Pointer[outLink] // nil when not connected
+	peerCounts
 
 	mu    sync.Mutex // held while the handler is told
 	live  bool       // connected, either way, since the last PeerDown
