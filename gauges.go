@@ -8,9 +8,13 @@ import (
 	"github.com/concord-kv/concord/internal/replica"
 	"github.com/concord-kv/concord/internal/transport"
 	"github.com/concord-kv/concord/kv"
+	"github.com/concord-kv/concord/observe"
 )
 
 var _ kv.Measured = (*Node)(nil)
+
+// Listen has o's functions called, as those of [Observe], until stop is called.
+func (n *Node) Listen(o observe.Observer) (stop func()) { return n.figures.events.hub.Add(o) }
 
 // askLoop bounds how long figures wait for the loop of a leader that is busy.
 const askLoop = 100 * time.Millisecond
@@ -40,6 +44,7 @@ func (n *Node) Figures() kv.Figures {
 		Peers:  n.peerFigures(),
 		Alarms: n.Alarms(),
 	}
+	out.Memory.Limit, out.Memory.Used, out.Memory.Full = f.memory.told()
 	out.Members = n.memberFigures(&s, out.Peers)
 	return out
 }

@@ -24,6 +24,7 @@ type Figures struct {
 	Apply     ApplyFigures
 	Snapshots SnapshotFigures
 	State     StateFigures
+	Memory    MemoryFigures
 	Leases    LeaseFigures
 	Watches   WatchFigures
 	Access    AccessFigures
@@ -90,6 +91,13 @@ type StateFigures struct {
 	// pages of keys, of versions and values, of the order of keys, of their
 	// hash, and of revisions.
 	Keys, Records, Tree, Hash, Index int64
+}
+
+// MemoryFigures are of the limit on the process's memory: 0 without one, what
+// counts towards it, and whether it is reached.
+type MemoryFigures struct {
+	Limit, Used int64
+	Full        bool
 }
 
 // LeaseFigures count the leases that exist, the keys that hang on them, and the

@@ -84,12 +84,16 @@ var stateFamilies = []Family{
 		one: func(s *sample) float64 { return float64(s.member.State.Pinned) },
 	},
 	{
-		Name: "concord_memory_limit_bytes", Help: "What the state may take before writes that add to it are refused; 0 without a limit.", Kind: Gauge, Topic: topicState,
-		one: func(s *sample) float64 { return float64(s.server.MemoryLimit) },
+		Name: "concord_memory_limit_bytes", Help: "The limit on the memory of the process; 0 without one.", Kind: Gauge, Topic: topicState,
+		one: func(s *sample) float64 { return float64(s.member.Memory.Limit) },
 	},
 	{
-		Name: "concord_memory_used_bytes", Help: "What counts towards that limit.", Kind: Gauge, Topic: topicState,
-		one: func(s *sample) float64 { return float64(s.server.MemoryUsed) },
+		Name: "concord_memory_used_bytes", Help: "What counts towards that limit; 0 without one.", Kind: Gauge, Topic: topicState,
+		one: func(s *sample) float64 { return float64(s.member.Memory.Used) },
+	},
+	{
+		Name: "concord_memory_full", Help: "1 while the limit is reached and what makes the state larger is refused.", Kind: Gauge, Topic: topicState,
+		one: func(s *sample) float64 { return oneIf(s.member.Memory.Full) },
 	},
 	{
 		Name: "concord_compactions_total", Help: "Compactions that this member has applied.", Topic: topicState, one: count(compactions),

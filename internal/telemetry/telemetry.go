@@ -42,9 +42,6 @@ type Server struct {
 	// CertificateEnds is when the certificate for clients ends; zero without
 	// one.
 	CertificateEnds time.Time
-	// MemoryLimit is that of the process; 0 is none. MemoryUsed is what counts
-	// towards it.
-	MemoryLimit, MemoryUsed int64
 }
 
 // Metrics is a set of metrics. Its methods may be called concurrently.
