@@ -38,7 +38,7 @@ const (
 	passwordMemory = 24 << 20
 	// memoryGrowth is how many bytes of memory a byte of an input may cost in
 	// all, garbage included. The dearest are lists of empty messages.
-	memoryGrowth = 512
+	memoryGrowth = 64
 	// patience ends streams that have nothing more to say.
 	patience = 20 * time.Millisecond
 )

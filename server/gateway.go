@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -31,6 +32,9 @@ const (
 	// jsonGrowth is how much larger than its message a request in JSON may
 	// be: base64 makes four bytes of three, and numbers are longer than that.
 	jsonGrowth = 2
+	// jsonMarks is how many braces and commas an operation of a transaction may
+	// have: one with all fields of a range has 16.
+	jsonMarks = 16
 )
 
 // gateway serves the gRPC server's methods as JSON over HTTP, in the shapes of
@@ -53,8 +57,8 @@ type gateway struct {
 }
 
 // newGateway makes a gateway to the server that serves its pipe. Requests may
-// have about limit bytes.
-func newGateway(limit int64) (*gateway, error) {
+// have about limit bytes, and lists of ops operations.
+func newGateway(limit int64, ops int) (*gateway, error) {
 	g := &gateway{pipe: bufconn.Listen(pipeBytes), limit: limit * jsonGrowth}
 	g.ending, g.hangUp = context.WithCancel(context.Background())
 	g.over, g.kill = context.WithCancel(context.Background())
@@ -66,10 +70,7 @@ func newGateway(limit int64) (*gateway, error) {
 	if err != nil {
 		return nil, err
 	}
-	g.mux = runtime.NewServeMux(runtime.WithMarshalerOption(runtime.MIMEWildcard, shapes{&runtime.HTTPBodyMarshaler{Marshaler: &runtime.JSONPb{
-		MarshalOptions:   protojson.MarshalOptions{UseProtoNames: true},
-		UnmarshalOptions: protojson.UnmarshalOptions{DiscardUnknown: true},
-	}}, g.limit}))
+	g.mux = runtime.NewServeMux(runtime.WithMarshalerOption(runtime.MIMEWildcard, newShapes(g.limit, ops)))
 	return g, errors.Join(g.register(), g.registerSessions())
 }
 
@@ -90,6 +91,14 @@ func (g *gateway) register() error {
 type shapes struct {
 	*runtime.HTTPBodyMarshaler
 	limit int64 // of one message
+	marks int   // of one message: see boundedReader
+}
+
+func newShapes(limit int64, ops int) shapes {
+	return shapes{&runtime.HTTPBodyMarshaler{Marshaler: &runtime.JSONPb{
+		MarshalOptions:   protojson.MarshalOptions{UseProtoNames: true},
+		UnmarshalOptions: protojson.UnmarshalOptions{DiscardUnknown: true},
+	}}, limit, jsonMarks * mostElements(ops)}
 }
 
 // NewDecoder bounds each message, which is read whole before gRPC sees it, also
@@ -98,16 +107,20 @@ func (s shapes) NewDecoder(r io.Reader) runtime.Decoder {
 	from := &boundedReader{from: r}
 	d := s.HTTPBodyMarshaler.NewDecoder(from)
 	return runtime.DecoderFunc(func(v any) error {
-		from.left = s.limit
+		from.left, from.marks = s.limit, s.marks
 		return d.Decode(v)
 	})
 }
 
-// boundedReader fails after left bytes.
+// boundedReader fails after left bytes, and after more than marks of what begins
+// an object or an element: small ones make much more memory than they have bytes.
 type boundedReader struct {
-	from io.Reader
-	left int64
+	from  io.Reader
+	left  int64
+	marks int
 }
+
+var errMarks = errors.New("the message has too many objects and elements")
 
 // Read implements [io.Reader].
 func (r *boundedReader) Read(p []byte) (int, error) {
@@ -116,6 +129,9 @@ func (r *boundedReader) Read(p []byte) (int, error) {
 	}
 	n, err := r.from.Read(p[:min(int64(len(p)), r.left)])
 	r.left -= int64(n)
+	if r.marks -= bytes.Count(p[:n], []byte{'{'}) + bytes.Count(p[:n], []byte{','}); r.marks < 0 {
+		return 0, errMarks
+	}
 	return n, err
 }
 
