@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/concord-kv/concord/internal/memberfile"
+	"github.com/concord-kv/concord/internal/replica"
 	"github.com/concord-kv/concord/internal/transport"
 	"github.com/concord-kv/concord/kv"
 )
@@ -19,6 +20,8 @@ type hands struct {
 	compaction *Compaction
 	// programLevel is what the program is made to understand, in tests.
 	programLevel uint32
+	// stray replaces the machine by one that goes wrong, in tests.
+	stray func(replica.Machine) replica.Machine
 }
 
 // Group names the cluster that [Peers] found: processes that were started with

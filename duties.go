@@ -58,6 +58,10 @@ func (n *Node) announce(ctx context.Context) error {
 	var told sync.Once
 	for ctx.Err() == nil {
 		if n.Ready(ctx) != nil {
+			select { // it may have been set aside
+			case <-ctx.Done():
+			case <-time.After(n.cfg.election):
+			}
 			continue
 		}
 		told.Do(func() {

@@ -26,6 +26,8 @@ func (n *Node) identify() (memberfile.File, error) {
 		f = memberfile.File{ID: uint64(randomMember())}
 	case err != nil:
 		return f, identityError(err)
+	case f.Divergent && n.cfg.rejoin:
+		return f, kv.Errorf(kv.DataLoss, "the state in %s differs from that of the other members", n.cfg.dir)
 	case f.Left:
 		return f, fmt.Errorf("%s: %w", n.cfg.dir, ErrRemoved)
 	}

@@ -35,6 +35,7 @@ type Node struct {
 	watches watches
 	logins  logins
 	figures *figures
+	service service
 
 	// done is closed when the member has ended, after closing.failed was
 	// written.
@@ -89,6 +90,7 @@ func (n *Node) start(loops ...func(context.Context) error) {
 			n.hangUp() // others see at once that this member is gone
 		}
 		close(n.done)
+		n.service.end(false)
 	}()
 }
 
@@ -108,7 +110,8 @@ func (n *Node) Err() error {
 }
 
 // Ready returns when the member serves linearizable reads: it belongs to a
-// cluster that has a leader, and has caught up with it.
+// cluster that has a leader, and has caught up with it. It does not wait for a
+// member that was set aside: that ends with [kv.ErrSetAside].
 func (n *Node) Ready(ctx context.Context) error {
 	for {
 		err := n.barrier(ctx, kv.Strong)
@@ -123,7 +126,7 @@ func (n *Node) Ready(ctx context.Context) error {
 			return errors.Join(kv.ErrClosed, n.closing.failed)
 		default:
 		}
-		if kv.CodeOf(err) != kv.Unavailable && !errors.Is(err, kv.ErrOverloaded) {
+		if kv.CodeOf(err) != kv.Unavailable && !errors.Is(err, kv.ErrOverloaded) || errors.Is(err, kv.ErrSetAside) {
 			return err
 		}
 		select { // where no leader is known, that is said at once

@@ -61,6 +61,7 @@ func Open(ctx context.Context, dir string, opts ...Option) (*Node, error) {
 func openMember(ctx context.Context, cfg config) (_ *Node, err error) {
 	n := &Node{cfg: cfg, log: cfg.logger, done: make(chan struct{}), figures: new(figures), logins: logins{slots: make(chan struct{}, hashParallel())}}
 	n.figures.events.listen(&n.cfg)
+	n.service.begin()
 	defer func() {
 		if err != nil {
 			if n.transport == nil && n.cfg.listener != nil {
@@ -97,7 +98,8 @@ func openMember(ctx context.Context, cfg config) (_ *Node, err error) {
 	if err := n.openStore(id); err != nil {
 		return nil, err
 	}
-	loops := append(n.duties(), n.replica.Run, n.tendDisk, n.tendMemory, n.announce, n.tend, n.raise, n.followSettings)
+	loops := append(n.duties(), n.replica.Run, n.tendDisk, n.tendMemory, n.announce, n.tend, n.raise, n.followSettings,
+		n.compare, n.heedAlarms)
 	if n.transport != nil {
 		watch, err := n.tellOfCluster(id, peers)
 		if err != nil {
@@ -211,6 +213,9 @@ func (n *Node) openStore(id memberfile.File) error {
 	}
 	if n.transport != nil {
 		cfg.Transport = n.transport
+	}
+	if n.cfg.hands.stray != nil {
+		cfg.Machine = n.cfg.hands.stray(n.machine)
 	}
 	n.id = kv.MemberID(id.ID)
 	n.figures.steward = steward.New(steward.Config{Cluster: tended{n}, Interval: n.cfg.election, Logger: n.log})

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/concord-kv/concord/internal/machine"
+	"github.com/concord-kv/concord/internal/replica"
 	"github.com/concord-kv/concord/internal/vfs"
 	"github.com/concord-kv/concord/kv"
 )
@@ -84,6 +85,11 @@ func withFS(fs vfs.FS) Option { return func(c *config) { c.fs = fs } }
 
 // withLevel makes the program one that understands another level, for tests.
 func withLevel(level uint32) Option { return func(c *config) { c.hands.programLevel = level } }
+
+// withStray makes the member's state go wrong, for tests.
+func withStray(stray func(replica.Machine) replica.Machine) Option {
+	return func(c *config) { c.hands.stray = stray }
+}
 
 // level is that of the commands and formats that this program understands.
 func (c *config) level() uint32 { return cmp.Or(c.hands.programLevel, machine.ProgramLevel) }

@@ -72,7 +72,10 @@ func (n *Node) Overview(ctx context.Context) (kv.Overview, error) {
 			answers[i].figures = n.measure()
 			continue
 		}
-		group.Go(func() { answers[i].figures, answers[i].err = n.askFigures(ctx, m) })
+		group.Go(func() {
+			reply, err := n.askMember(ctx, m, peerRequest{Figures: true})
+			answers[i] = heard{reply.Figures, err}
+		})
 	}
 	group.Wait()
 	if err := ctx.Err(); err != nil {
@@ -89,39 +92,55 @@ type heard struct {
 	err     error
 }
 
-// askFigures asks a member how it is, at all its addresses at once.
-func (n *Node) askFigures(ctx context.Context, m kv.Member) (*memberFigures, error) {
+// askMember asks a member, at all its addresses at once, and takes no answer of
+// another.
+func (n *Node) askMember(ctx context.Context, m kv.Member, req peerRequest) (peerReply, error) {
 	addrs := slices.Compact(n.peerAddrs(m))
 	if len(addrs) == 0 || n.transport == nil {
-		return nil, errNoAddr
+		return peerReply{}, errNoAddr
 	}
 	ctx, cancel := context.WithTimeout(ctx, overviewTime)
 	defer cancel()
-	answers := make(chan heard, len(addrs))
+	type answer struct {
+		peerReply
+		err error
+	}
+	answers := make(chan answer, len(addrs))
 	for _, addr := range addrs {
 		go func() {
-			reply, err := n.ask(ctx, addr, peerRequest{Figures: true})
-			switch {
+			reply, err := n.ask(ctx, addr, req)
+			switch from := reply.member(); {
 			case errors.Is(err, context.DeadlineExceeded):
 				err = fmt.Errorf("no answer from %s in %v", addr, overviewTime)
 			case err != nil:
-			case reply.Figures == nil:
+			case from == 0:
 				err = kv.Errorf(kv.Unsupported, "it runs a version that does not tell")
-			case reply.Figures.Report.Member != m.ID:
-				err = kv.Errorf(kv.FailedPrecondition, "member %v is at its address %s", reply.Figures.Report.Member, addr)
+			case from != m.ID:
+				err = kv.Errorf(kv.FailedPrecondition, "member %v is at its address %s", from, addr)
 			}
-			answers <- heard{reply.Figures, err}
+			answers <- answer{reply, err}
 		}()
 	}
 	var errs []error
 	for range addrs {
 		a := <-answers
 		if a.err == nil {
-			return a.figures, nil
+			return a.peerReply, nil
 		}
 		errs = append(errs, a.err)
 	}
-	return nil, errors.Join(errs...)
+	return peerReply{}, errors.Join(errs...)
+}
+
+// member is who tells of itself; 0 where nobody does.
+func (r *peerReply) member() kv.MemberID {
+	switch {
+	case r.Figures != nil:
+		return r.Figures.Report.Member
+	case r.Hashes != nil:
+		return r.Hashes.Member
+	}
+	return 0
 }
 
 var errNoAddr = errors.New("no address of it is known")

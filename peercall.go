@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/concord-kv/concord/internal/divergence"
 	"github.com/concord-kv/concord/internal/machine"
 	"github.com/concord-kv/concord/internal/replica"
 	"github.com/concord-kv/concord/internal/steward"
@@ -36,6 +37,8 @@ type peerRequest struct {
 	Judgement bool `json:"judgement,omitempty"`
 	// Memory tells that the member that asks is full, or is not any more.
 	Memory *memoryNote `json:"memory,omitempty"`
+	// Hashes asks for the running hashes of the state at these indexes.
+	Hashes *[]kv.Index `json:"hashes,omitempty"`
 	// Change asks the leader for a change of membership, Move for one of
 	// leadership (0: whoever is best).
 	Change []machine.MemberChange `json:"change,omitempty"`
@@ -52,9 +55,10 @@ type peerReply struct {
 	// Cluster and Members answer Join, Claim and Meet.
 	Cluster kv.ClusterID `json:"cluster,string,omitempty"`
 	Members []kv.Member  `json:"members,omitempty"`
-	// Figures and Judgement answer those.
-	Figures   *memberFigures  `json:"figures,omitempty"`
-	Judgement *steward.Report `json:"judgement,omitempty"`
+	// Figures, Judgement and Hashes answer those.
+	Figures   *memberFigures     `json:"figures,omitempty"`
+	Judgement *steward.Report    `json:"judgement,omitempty"`
+	Hashes    *divergence.Hashes `json:"hashes,omitempty"`
 }
 
 // foundingCaller marks what founding asks.
@@ -113,6 +117,8 @@ func (n *Node) answer(data []byte) ([]byte, error) {
 		reply.Judgement = new(n.judgement())
 	case req.Memory != nil:
 		err = n.hearMemory(*req.Memory)
+	case req.Hashes != nil:
+		reply.Hashes = n.hashes(*req.Hashes)
 	case len(req.Change) > 0:
 		if req.Caller != nil {
 			ctx = kv.WithCaller(ctx, *req.Caller)

@@ -10,10 +10,8 @@ import (
 
 // barrier returns when this member's state is fresh enough for a read at level.
 func (n *Node) barrier(ctx context.Context, level kv.ReadLevel) error {
-	select {
-	case <-n.done:
-		return kv.ErrClosed // not even what the state was at the end
-	default:
+	if err := n.mayServe(); err != nil {
+		return err // not even what the state was at the end
 	}
 	switch {
 	case level == kv.Eventual:

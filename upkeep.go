@@ -18,6 +18,11 @@ func (n *Node) SetAlarm(ctx context.Context, a kv.Alarm, raised bool) (changed b
 	if err != nil {
 		return false, err
 	}
+	return alarmChanged(result)
+}
+
+// alarmChanged is the result of a command about an alarm.
+func alarmChanged(result any) (changed bool, err error) {
 	if c, ok := result.(*bool); ok {
 		return *c, nil
 	}

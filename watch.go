@@ -30,6 +30,10 @@ func (n *Node) Watch(ctx context.Context, w kv.WatchRequest) iter.Seq2[kv.WatchB
 			yield(kv.WatchBatch{}, err)
 			return
 		}
+		if err := n.mayServe(); err != nil {
+			yield(kv.WatchBatch{}, err)
+			return
+		}
 		if w.Start == 0 {
 			// What was acknowledged before the call is not "after now".
 			if err := n.barrier(ctx, kv.Strong); err != nil {
@@ -155,7 +159,7 @@ func (c *cursor) follow(ctx context.Context) error {
 		defer idle.Stop()
 		silent = idle.C
 	}
-	rights := c.rights()
+	rights, halted := c.rights(), c.node.halted()
 	if err := c.still(); err != nil { // perhaps not since before rights were followed
 		return err
 	}
@@ -164,8 +168,8 @@ func (c *cursor) follow(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-c.node.done:
-			return kv.ErrClosed
+		case <-halted:
+			return c.node.whyHalted()
 		case <-c.replaced:
 			return errReplaced
 		case <-rights:

@@ -42,6 +42,9 @@ func (n *Node) proposeIn(ctx context.Context, c *call, encode func([]byte) []byt
 
 // submit has a command applied that all members understand. c may be nil.
 func (n *Node) submit(ctx context.Context, c *call, cmd []byte) (any, error) {
+	if n.service.aside.Load() {
+		return nil, kv.ErrSetAside
+	}
 	if err := n.machine.Proposable(cmd); err != nil {
 		return nil, err
 	}

@@ -116,6 +116,9 @@ var (
 	ErrNoMemory = &Error{Code: ResourceExhausted, Message: "no memory left for what makes the state larger; delete keys or raise the memory limit; nothing was done", Err: ErrNoSpace}
 	// ErrCorrupt: this member's state or disk is damaged.
 	ErrCorrupt = &Error{Code: DataLoss, Message: "stored data is corrupt"}
+	// ErrSetAside: this member's state differs from that of a majority, and it
+	// does not serve; nothing was done. Another member serves.
+	ErrSetAside = &Error{Code: Unavailable, Message: "this member's state differs from the others' and it does not serve; nothing was done, ask another member"}
 	// ErrDivergent: members disagree about the state.
 	ErrDivergent = &Error{Code: DataLoss, Message: "members disagree about the state; writes are refused"}
 )

@@ -84,6 +84,10 @@ func (c *Condition) then() string {
 func (o *Overview) notes() (notes []string) {
 	add := func(format string, args ...any) { notes = append(notes, fmt.Sprintf(format, args...)) }
 	for _, a := range o.Alarms {
+		if a.Type == AlarmDivergent {
+			add("the state of %s differs from that of a majority, and it does not serve; stop it, and start it with 'concord serve --rejoin'", o.label(a.Member))
+			continue
+		}
 		add("alarm %v was raised for %s; once its cause is gone, clear it with 'etcdctl alarm disarm'", a.Type, o.label(a.Member))
 	}
 	var versions []string

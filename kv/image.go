@@ -65,11 +65,15 @@ const (
 	AlarmNoSpace
 	// AlarmCorrupt refuses everything that touches keys or leases.
 	AlarmCorrupt
+	// AlarmDivergent is not etcd's, whose clients see it as AlarmCorrupt: the
+	// state of the alarm's member is not that of a majority, and that member
+	// alone does not serve.
+	AlarmDivergent
 )
 
 // String gives the name as etcd prints it.
 func (t AlarmType) String() string {
-	names := [...]string{"NONE", "NOSPACE", "CORRUPT"}
+	names := [...]string{"NONE", "NOSPACE", "CORRUPT", "DIVERGENT"}
 	if t >= 0 && int(t) < len(names) {
 		return names[t]
 	}

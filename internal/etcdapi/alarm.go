@@ -26,7 +26,7 @@ func (s *maintenanceServer) Alarm(ctx context.Context, r *pb.AlarmRequest) (*pb.
 			return nil, toStatus(err)
 		}
 		for _, a := range upkeep.Alarms() {
-			if asked.Type == kv.AlarmAny || asked.Type == a.Type {
+			if asked.Type == kv.AlarmAny || int32(asked.Type) == int32(fromAlarm(a).Alarm) {
 				resp.Alarms = append(resp.Alarms, fromAlarm(a))
 			}
 		}
@@ -36,6 +36,11 @@ func (s *maintenanceServer) Alarm(ctx context.Context, r *pb.AlarmRequest) (*pb.
 		}
 		raised := r.Action == pb.AlarmRequest_ACTIVATE
 		changed, err := upkeep.SetAlarm(ctx, asked, raised)
+		if asked.Type == kv.AlarmCorrupt && !raised && err == nil {
+			var too bool // clients see both as one
+			too, err = upkeep.SetAlarm(ctx, kv.Alarm{Member: asked.Member, Type: kv.AlarmDivergent}, false)
+			changed = changed || too
+		}
 		if err != nil {
 			return nil, toStatus(err)
 		}
@@ -49,6 +54,9 @@ func (s *maintenanceServer) Alarm(ctx context.Context, r *pb.AlarmRequest) (*pb.
 }
 
 func fromAlarm(a kv.Alarm) *pb.AlarmMember {
+	if a.Type == kv.AlarmDivergent {
+		a.Type = kv.AlarmCorrupt
+	}
 	return &pb.AlarmMember{MemberID: uint64(a.Member), Alarm: pb.AlarmType(a.Type)}
 }
 

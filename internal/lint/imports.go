@@ -9,7 +9,7 @@ import (
 
 // lowerHalf is everything below package concord: replication and state.
 var lowerHalf = []string{
-	"kv", "internal/auth", "internal/compactor", "internal/discovery", "internal/founding",
+	"kv", "internal/auth", "internal/compactor", "internal/discovery", "internal/divergence", "internal/founding",
 	"internal/lease", "internal/lessor", "internal/machine", "internal/memberfile", "internal/mvcc",
 	"internal/replica", "internal/secret", "internal/snap", "internal/steward", "internal/transport", "internal/vfs", "internal/wal",
 }
@@ -44,6 +44,7 @@ var mayImport = map[string][]string{
 	"internal/lessor":     {"kv"},
 	"internal/compactor":  {"kv"},
 	"internal/steward":    {"kv"},
+	"internal/divergence": {"kv"},
 	"internal/etcdapi":    {"kv", "internal/etcdfile", "internal/lockpb"},
 	"internal/lockpb":     {},
 	"internal/etcdfile":   {"kv"},

@@ -90,6 +90,7 @@ type shared struct {
 	leases    *lease.Table
 	history   history
 	published reached
+	trail     trail
 }
 
 // config changes seldom and is replaced whole.
@@ -236,6 +237,7 @@ func (m *Machine) publish() {
 	revision := m.store.Revision()
 	m.mu.Lock()
 	m.shared.published = m.at
+	m.shared.trail.note(m.at.index, m.at.hash)
 	m.shared.history.sample(m.at.now, revision, m.at.written)
 	m.mu.Unlock()
 	m.clock.Store(int64(m.at.now))

@@ -148,6 +148,7 @@ func (m *Machine) Restore(r io.Reader) error {
 	m.store, m.replaced = store, make(chan struct{})
 	m.shared = shared{leases: c.leases, history: c.history, published: c.at}
 	c.access.tables.KeepUsed(m.Access())
+	m.shared.trail.note(c.at.index, c.at.hash)
 	m.gate.set(c.access.tables, c.access.tokens)
 	m.mu.Unlock()
 	m.swap.Unlock()

@@ -41,6 +41,9 @@ type File struct {
 	// Left tells that the member is none any more: it left, or was removed.
 	// Its directory is of use to people only.
 	Left bool `json:"left,omitempty"`
+	// Divergent tells that the member's state was found to differ from that of
+	// a majority. Who joins again does not use the directory.
+	Divergent bool `json:"divergent,omitempty"`
 	// Incarnation counts the starts of the member. One that falls shows that
 	// the directory is an older copy.
 	Incarnation uint64 `json:"incarnation"`
