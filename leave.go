@@ -23,7 +23,7 @@ func (n *Node) Leave(ctx context.Context) error {
 		return err
 	}
 	n.log.Info("left the cluster", "id", n.id, "cluster", n.machine.Cluster())
-	n.cancel()
+	n.stop.loops()
 	<-n.done
 	if err := n.remember(func(f *memberfile.File) { f.Left = true }); err != nil {
 		return fmt.Errorf("the member has left and ended, but its directory does not say so: %w", err)

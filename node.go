@@ -29,8 +29,7 @@ type Node struct {
 	transport *transport.Transport // nil for a member that is alone
 	circle    *circle              // nil for one that does not look for others
 	closers   []closer
-	cancel    context.CancelFunc
-	hangUp    context.CancelFunc // ends the transport; nil without one
+	stop      stops
 
 	watches watches
 	logins  logins
@@ -50,6 +49,9 @@ type Node struct {
 		killed atomic.Bool
 	}
 }
+
+// stops end what runs; each is nil before it does.
+type stops struct{ loops, transport context.CancelFunc }
 
 var (
 	_ kv.Store   = (*Node)(nil)
@@ -71,7 +73,7 @@ func (n *Node) onClose(what string, f func() error) {
 // brings about.
 func (n *Node) start(loops ...func(context.Context) error) {
 	ctx, cancel := context.WithCancel(context.Background())
-	n.cancel = cancel
+	n.stop.loops = cancel
 	var group sync.WaitGroup
 	var once sync.Once
 	for _, loop := range loops {
@@ -86,8 +88,8 @@ func (n *Node) start(loops ...func(context.Context) error) {
 	}
 	go func() {
 		group.Wait()
-		if n.hangUp != nil {
-			n.hangUp() // others see at once that this member is gone
+		if n.stop.transport != nil {
+			n.stop.transport() // others see at once that this member is gone
 		}
 		close(n.done)
 		n.service.end(false)
@@ -145,9 +147,9 @@ const handOver = 500 * time.Millisecond
 // error. Later calls of Close return what the first did.
 func (n *Node) Close() error {
 	n.closing.once.Do(func() {
-		if n.cancel != nil {
+		if n.stop.loops != nil {
 			n.resign()
-			n.cancel()
+			n.stop.loops()
 			<-n.done
 		}
 		var errs []error

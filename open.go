@@ -267,7 +267,7 @@ func (n *Node) listen(id memberfile.File, h *peerHandler) error {
 	}
 	n.transport = n.newTransport(id, n.cfg.peerTLS.listen(l), h)
 	ctx, cancel := context.WithCancel(context.Background())
-	n.hangUp = cancel
+	n.stop.transport = cancel
 	ended := make(chan error, 1)
 	go func() { ended <- n.transport.Run(ctx) }()
 	n.onClose("transport", func() error {

@@ -43,7 +43,7 @@ type Hashes struct {
 
 // Split is the alarm of a cluster whose members differ where no majority agrees.
 // It is raised for no member, so that it is told from one that a person raised.
-var Split = kv.Alarm{Type: kv.AlarmCorrupt}
+func Split() kv.Alarm { return kv.Alarm{Type: kv.AlarmCorrupt} }
 
 // MaxIndexes is at how many indexes a member's hashes are asked for at once.
 const MaxIndexes = 2
@@ -126,7 +126,7 @@ func (m *Monitor) compare(ctx context.Context) {
 	if !split {
 		m.splits = 0
 	} else if m.splits++; m.splits >= patience {
-		m.set(ctx, Split, true)
+		m.set(ctx, Split(), true)
 	}
 }
 
@@ -156,7 +156,7 @@ func (m *Monitor) ask(ctx context.Context, members []kv.Member, at []kv.Index) m
 func next(answers map[kv.MemberID]Hashes) []kv.Index {
 	least := kv.Index(0)
 	for _, h := range answers {
-		if least == 0 || h.Newest < least {
+		if h.Newest > 0 && (least == 0 || h.Newest < least) {
 			least = h.Newest
 		}
 	}
@@ -189,7 +189,7 @@ func (m *Monitor) act(ctx context.Context, v *Verdict) {
 		m.set(ctx, kv.Alarm{Member: id, Type: kv.AlarmDivergent}, false)
 	}
 	if len(v.Right) > 0 { // after those who are wrong are out
-		m.set(ctx, Split, false)
+		m.set(ctx, Split(), false)
 	}
 }
 

@@ -147,7 +147,7 @@ func TestMonitor(t *testing.T) {
 		go func() { done <- New(Config{Cluster: f, Interval: time.Second}).Run(ctx) }()
 		expect := func(when string, seconds int, want ...kv.Alarm) {
 			t.Helper()
-			time.Sleep(time.Duration(seconds)*time.Second + time.Millisecond)
+			<-time.After(time.Duration(seconds)*time.Second + time.Millisecond)
 			synctest.Wait()
 			if got := f.Alarms(); !slices.Equal(got, want) {
 				t.Errorf("%s: alarms %v, want %v", when, got, want)
@@ -162,7 +162,7 @@ func TestMonitor(t *testing.T) {
 
 		f.set(func() { f.hash[3] = 8; delete(f.hash, 2) })
 		expect("two differ, one is away for a moment", 2, byHand)
-		expect("it stays away", 3, byHand, Split)
+		expect("it stays away", 3, byHand, Split())
 		f.set(func() { f.hash[2] = 7 })
 		expect("it is back and settles it", 2, byHand, wrong)
 
