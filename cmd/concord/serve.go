@@ -37,6 +37,7 @@ type serveSettings struct {
 	Auth       authSettings
 	Cluster    clusterSettings
 	Log        logSettings
+	Metrics    metricSettings
 	TLS        tlsSettings
 }
 
@@ -153,6 +154,9 @@ func runServe(ctx context.Context, g *globals, s serveSettings) error {
 			Auth: server.AuthConfig{Token: s.Auth.Token, Required: s.prod()},
 		}
 		s.Limits.apply(&cfg)
+		if err := s.Metrics.listen(&cfg); err != nil {
+			return errors.Join(err, node.Close(), clients.Close())
+		}
 		stop, relax := s.setUpAuth(ctx, node, log), s.Limits.tend(node)
 		served, err := serveNode(ctx, node, cfg)
 		stop()
