@@ -271,3 +271,26 @@ func TestDowngrade(t *testing.T) {
 		t.Errorf("status: %v, %v", st, err)
 	}
 }
+
+// Etcd's clients see a member that differs as one with etcd's alarm, and clear it
+// as that.
+func TestDivergentAlarm(t *testing.T) {
+	n, _ := alone(t)
+	m, ctx := pb.NewMaintenanceClient(serveNode(t, n, etcdapi.Options{})), t.Context()
+	if _, err := n.SetAlarm(ctx, kv.Alarm{Member: 99, Type: kv.AlarmDivergent}, true); err != nil {
+		t.Fatal(err)
+	}
+	for _, asked := range []pb.AlarmType{pb.AlarmType_NONE, pb.AlarmType_CORRUPT} {
+		r, err := m.Alarm(ctx, &pb.AlarmRequest{Alarm: asked})
+		if err != nil || len(r.Alarms) != 1 || r.Alarms[0].MemberID != 99 || r.Alarms[0].Alarm != pb.AlarmType_CORRUPT {
+			t.Errorf("alarms of type %v: %v, %v", asked, r, err)
+		}
+	}
+	if r, err := m.Alarm(ctx, &pb.AlarmRequest{Alarm: pb.AlarmType_NOSPACE}); err != nil || len(r.Alarms) > 0 {
+		t.Errorf("alarms of another type: %v, %v", r, err)
+	}
+	r, err := m.Alarm(ctx, &pb.AlarmRequest{Action: pb.AlarmRequest_DEACTIVATE, MemberID: 99, Alarm: pb.AlarmType_CORRUPT})
+	if err != nil || len(r.Alarms) != 1 || len(n.Alarms()) > 0 {
+		t.Errorf("cleared: %v, %v; left %v", r, err, n.Alarms())
+	}
+}
