@@ -151,5 +151,12 @@ compat-patroni: ## Debian's Patroni with three PostgreSQL likewise (installs the
 	dpkg -s $(PATRONI_PACKAGES) >/dev/null 2>&1 || apt-get install -y --no-install-recommends $(PATRONI_PACKAGES)
 	$(FOREIGN) TestPatroni
 
+.PHONY: telemetry
+telemetry: ## the alerts' rules and their tests (installs Debian's prometheus, which needs root)
+	command -v promtool >/dev/null || apt-get install -y --no-install-recommends prometheus
+	promtool check rules deploy/prometheus/alerts.yaml
+	promtool test rules deploy/prometheus/alerts_test.yaml
+	go test ./internal/telemetry -count=1
+
 ci: ## what is run for every change; under 30 minutes on two cores
 	.ci/run

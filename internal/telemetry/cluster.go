@@ -40,6 +40,14 @@ var clusterFamilies = []Family{
 		},
 	},
 	{
+		Name: "concord_leader_known", Help: "Whether the member knows a leader.", Kind: Gauge, Topic: topicCluster,
+		one: func(s *sample) float64 { return oneIf(s.status.Leader != 0) },
+	},
+	{
+		Name: "concord_leader_changes_total", Help: "How often the member found a leader that was not the one known before.", Topic: topicCluster,
+		one: func(s *sample) float64 { return float64(s.member.LeaderChanges) },
+	},
+	{
 		Name: "concord_up_seconds", Help: "How long the member has been running.", Kind: Gauge, Topic: topicCluster,
 		one: func(s *sample) float64 { return s.member.UpTime.Seconds() },
 	},
