@@ -93,8 +93,11 @@ func (f *founderOfAuth) step(ctx context.Context) (done bool, err error) {
 	// A call before may have done it, and its answer was lost.
 	_, unknown := f.node.TokenCaller(ctx, id)
 	switch {
-	case unknown == nil:
+	case unknown == nil && path == f.own:
 		f.log.Info("authentication is on, and the token in this file is root: copy it to a safe place, and remove it here", "file", path)
+		return true, nil
+	case unknown == nil:
+		f.log.Info("authentication is on, and the token of --root-token-file is root", "file", path)
 		return true, nil
 	case made:
 		err = os.Remove(path) // another member was first: this one is of no use
