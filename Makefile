@@ -85,9 +85,16 @@ bench-restart: build ## KEYS (1000000): how soon a member serves after kill -9, 
 
 NETWORK ?= -members 1 -clients 1,100,1000 -ops put,get -rounds 5
 
-.PHONY: bench-network bench-watchers bench-leases
+.PHONY: bench-network bench-watchers bench-leases bench-auth bench-telemetry
 bench-network: build ## servers beside etcd's, with etcd's Go client (downloads etcd)
 	go -C bench run ./network -concord "$(CURDIR)/bin/concord" $(NETWORK)
+
+bench-auth: build ## what authentication costs, beside what it costs etcd: 20 pairs
+	go -C bench run ./network -concord "$(CURDIR)/bin/concord" -stores concord-auth,concord,concord-token -clients 100 -conns 10 -rounds 20 -duration 2s $(NETWORK)
+	go -C bench run ./network -stores etcd-auth,etcd -clients 100 -conns 10 -rounds 20 -duration 2s $(NETWORK)
+
+bench-telemetry: build ## what reading metrics and tracing one call in a hundred costs: 20 pairs; with -stores concord-observed,baseline -baseline FILE beside another build
+	go -C bench run ./network -concord "$(CURDIR)/bin/concord" -stores concord-observed,concord -clients 100 -conns 10 -rounds 20 -duration 2s $(NETWORK)
 
 bench-watchers: NETWORK = -rounds 5
 bench-watchers: build ## puts beside 100,000 watchers, of keys and of ranges, and beside some that never read

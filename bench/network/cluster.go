@@ -33,16 +33,11 @@ type cluster struct {
 	endpoints []string
 	tls       *tls.Config
 	conns     []*clientv3.Client
+	login     login
+	// telemetry ends what reads the members' telemetry; nil without.
+	telemetry func()
 }
 
-// tlsSuffix marks a store that speaks TLS.
-const tlsSuffix = "-tls"
-
-// kind is the program of a store.
-func kind(store string) string {
-	store, _, _ = strings.Cut(store, "+") // a twin, see twin
-	return strings.TrimSuffix(store, tlsSuffix)
-}
 
 // start starts the members and connects to them.
 func (s *settings) start(ctx context.Context, name string) (*cluster, error) {
@@ -52,7 +47,7 @@ func (s *settings) start(ctx context.Context, name string) (*cluster, error) {
 	}
 	scheme := "http"
 	var cert, key string
-	if s.tls || strings.HasSuffix(name, tlsSuffix) {
+	if s.tls || has(name, withTLS) {
 		scheme = "https"
 		// Files of its own: servers follow files that change, and clients would
 		// no longer trust the one that was started first.
@@ -99,10 +94,20 @@ func (s *settings) start(ctx context.Context, name string) (*cluster, error) {
 		}
 		c.args = append(c.args, args)
 	}
+	if has(name, withTelemetry) {
+		if err := c.observe(); err != nil {
+			return c, err
+		}
+	}
 	c.processes = make([]*exec.Cmd, s.members)
 	for i := range c.processes {
 		if err := c.launch(i); err != nil {
 			return c, err
+		}
+	}
+	if has(name, withUser) || has(name, withToken) {
+		if err := c.protect(ctx, has(name, withToken)); err != nil {
+			return c, fmt.Errorf("switch authentication on: %w", err)
 		}
 	}
 	return c, c.connect(ctx, slices.Max(s.conns))
@@ -162,6 +167,7 @@ func (c *cluster) connect(ctx context.Context, conns int) error {
 		client, err := clientv3.New(clientv3.Config{
 			Endpoints: []string{c.endpoints[i%len(c.endpoints)]}, TLS: c.tls, DialTimeout: 30 * time.Second,
 			MaxCallRecvMsgSize: 1 << 30,
+			Username:           c.login.user, Password: c.login.password, Token: c.login.token,
 		})
 		if err != nil {
 			return err
@@ -190,6 +196,9 @@ func (c *cluster) ready(ctx context.Context) error {
 func (c *cluster) stop() {
 	for _, conn := range c.conns {
 		_ = conn.Close() // the measurement is over
+	}
+	if c.telemetry != nil {
+		c.telemetry()
 	}
 	for i, p := range c.processes {
 		if p != nil && p.Process != nil {

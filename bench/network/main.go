@@ -13,6 +13,7 @@ import (
 	"flag"
 	"fmt"
 	"log"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -44,7 +45,7 @@ func main() {
 	flag.StringVar(&concord, "concord", "concord", "the concord program")
 	flag.StringVar(&etcd, "etcd", "", "the etcd program; built from its module when empty")
 	flag.StringVar(&baseline, "baseline", "", "another concord program, the store baseline")
-	flag.StringVar(&stores, "stores", "concord,etcd", "which stores, in turn: concord, etcd, baseline, or with TLS for this one: concord-tls; the first is compared with the others")
+	flag.StringVar(&stores, "stores", "concord,etcd", "which stores, in turn: concord, etcd, baseline, each also with -tls, -auth (a user with a password), -token (an access token) or -observed (all metrics read every second, one call in a hundred traced), as in concord-tls; the first is compared with the others")
 	flag.StringVar(&ops, "ops", "put,get", "of "+strings.Join(opNames(), ", ")+", stream, watchers, leases")
 	flag.StringVar(&clients, "clients", "1,100,1000", "concurrent callers, a figure for each")
 	flag.StringVar(&conns, "conns", "100", "connections at most, which callers share, a figure for each")
@@ -177,10 +178,32 @@ func report(clusters []*cluster, results [][]result, what string) {
 	}
 }
 
-// spread tells the median of ratios, and the least and the greatest.
+// spread tells the median of ratios, the least and the greatest, and of ten or
+// more where their mean is with a probability of 95 %.
 func spread(ratios []float64) string {
 	slices.Sort(ratios)
-	return fmt.Sprintf("%.2f (rounds %.2f to %.2f)", ratios[len(ratios)/2], ratios[0], ratios[len(ratios)-1])
+	n := len(ratios)
+	interval := ""
+	if n >= 10 {
+		low, high := meanInterval(ratios)
+		interval = fmt.Sprintf(", mean %.3f to %.3f", low, high)
+	}
+	return fmt.Sprintf("%.2f (rounds %.2f to %.2f%s)", ratios[n/2], ratios[0], ratios[n-1], interval)
+}
+
+// meanInterval is the interval of confidence of 95 % for the mean, with Student's
+// factor for ten to thirty values taken as 2.1, which is not too little from 18 on.
+func meanInterval(values []float64) (low, high float64) {
+	n := float64(len(values))
+	sum, squares := 0.0, 0.0
+	for _, v := range values {
+		sum += v
+	}
+	for _, v := range values {
+		squares += (v - sum/n) * (v - sum/n)
+	}
+	half := 2.1 * math.Sqrt(squares/(n-1)/n)
+	return sum/n - half, sum/n + half
 }
 
 func median(all []result, of func(result) float64) float64 {
