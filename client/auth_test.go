@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -79,7 +80,7 @@ func jwtSecret(t *testing.T) server.AuthConfig {
 
 func TestCredentials(t *testing.T) {
 	ctx := t.Context()
-	_, addr := withUsers(t, server.AuthConfig{})
+	node, addr := withUsers(t, server.AuthConfig{})
 	as := func(cfg client.Config) *client.Client {
 		cfg.Endpoints = []string{addr}
 		return open(t, cfg)
@@ -106,6 +107,24 @@ func TestCredentials(t *testing.T) {
 	token, err := as(client.Config{}).Login(ctx, "alice", "pass")
 	wantErr(t, "login", err, nil)
 	wantErr(t, "token", get(as(client.Config{Token: token})), nil)
+	secret := kv.NewSecretToken()
+	id, err := kv.ParseSecretToken(secret)
+	wantErr(t, "secret", err, nil)
+	_, _, err = node.CreateToken(ctx, kv.NewAccessToken{ID: id, Roles: []string{"app"}})
+	wantErr(t, "access token", err, nil)
+	app := as(client.Config{Token: secret})
+	wantErr(t, "access token", get(app), nil)
+	wantErr(t, "access token as a password", get(as(client.Config{User: "anybody", Password: secret})), nil)
+	wantErr(t, "unknown access token", get(as(client.Config{Token: kv.NewSecretToken()})), kv.ErrInvalidAuthToken)
+	wantErr(t, "unknown access token as a password", get(as(client.Config{User: "anybody", Password: kv.NewSecretToken()})), kv.ErrAuthFailed)
+	_, err = kv.Put(ctx, app, "other", "x")
+	wantErr(t, "another key with the access token", err, kv.ErrPermissionDenied)
+	_, err = node.RevokeAccessToken(ctx, id)
+	wantErr(t, "revoke", err, nil)
+	wantErr(t, "revoked access token", get(app), kv.ErrInvalidAuthToken)
+	if _, err := client.New(client.Config{Endpoints: []string{addr}, Token: secret[:40]}); !errors.Is(err, kv.ErrInvalidAuthToken) || strings.Contains(err.Error(), secret[:40]) {
+		t.Errorf("half an access token: %v", err)
+	}
 	if _, err := client.New(client.Config{Endpoints: []string{addr}, Token: "x", User: "alice"}); kv.CodeOf(err) != kv.InvalidArgument {
 		t.Errorf("token and user: %v", err)
 	}

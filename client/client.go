@@ -44,7 +44,9 @@ type Config struct {
 	// User and Password are who the client is, where authentication is on: it
 	// logs in when it is first used and again when its token has expired.
 	User, Password string
-	// Token is shown with every call, in place of a user and a password.
+	// Token is shown with every call, in place of a user and a password: an
+	// access token, or one that Login gave. [New] refuses an access token in
+	// which a character is wrong or missing.
 	Token string
 	// NoRequestIDs leaves the ids of requests out. A write that may have been
 	// sent is then never repeated.

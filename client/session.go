@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync/atomic"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -37,6 +38,11 @@ func newSession(cfg *Config) (*session, error) {
 	case cfg.User != "":
 		return &session{user: cfg.User, password: cfg.Password, turn: make(chan struct{}, 1)}, nil
 	case cfg.Token != "":
+		if strings.HasPrefix(cfg.Token, kv.TokenPrefix) {
+			if _, err := kv.ParseSecretToken(cfg.Token); err != nil {
+				return nil, err
+			}
+		}
 		s := new(session)
 		s.show(cfg.Token)
 		return s, nil

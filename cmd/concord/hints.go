@@ -74,6 +74,7 @@ var hints = []struct {
 	{kv.ErrInvalidAuthManagement, "The user root keeps the role root while authentication is on; 'concord auth disable' comes first. A permission needs a key."},
 	{kv.ErrRootUserNotFound, "Add it with 'concord user add root', and 'concord user grant root root'."},
 	{kv.ErrRootRoleNotGranted, "'concord user grant root root' does that."},
+	{kv.ErrInvalidAuthToken, "It is unknown, was revoked or has expired. 'concord token ls' lists the access tokens; 'concord token create' makes one."},
 	{syscall.EADDRINUSE, "Another process listens there, maybe another member; choose another address."},
 	{syscall.EADDRNOTAVAIL, "The address is not one of this machine; choose one that is, or 0.0.0.0 for all."},
 }
