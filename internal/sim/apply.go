@@ -97,6 +97,7 @@ func (p *process) apply() {
 		p.step(replica.Input{Kind: replica.InputApplied, Applied: &done})
 		p.serve()
 		p.n.w.wakeWatchers(p.n)
+		p.n.w.wakeOnlookers(p.n)
 		p.apply()
 	})
 }

@@ -122,6 +122,7 @@ func (w *world) requireProgress() {
 // checkOverdue: in good times nothing outlives its deadline by much.
 func (w *world) checkOverdue() {
 	slack := kv.Time(0).Add(6*w.opt.election + 400*w.opt.apply + time.Second)
+	w.checkAccessOverdue(slack)
 	for id, l := range w.model.leases {
 		if w.model.now > l.deadline+slack {
 			violate("lease %d should have expired at %d, and it is %d", id, l.deadline, w.model.now)

@@ -259,7 +259,9 @@ func (r *request) end(res any, err error, unknown bool) {
 }
 
 // write makes a transaction and holds its answer against the model's.
-func (c *client) write(t *kv.Txn, as []asked) { c.send(&command{txn: t, who: c.who()}, as) }
+func (c *client) write(t *kv.Txn, as []asked) {
+	c.send(&command{txn: t, aboutRights: aboutRights{who: c.who()}}, as)
+}
 
 func (c *client) send(cmd *command, as []asked) {
 	w, t := c.w, cmd.txn

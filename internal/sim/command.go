@@ -4,14 +4,13 @@ import (
 	"errors"
 	"time"
 
-	"github.com/concord-kv/concord/internal/auth"
 	"github.com/concord-kv/concord/internal/machine"
 	"github.com/concord-kv/concord/kv"
 )
 
 // command is one that was proposed, in both languages: the machine's bytes and
 // what the model makes of it. Exactly one of txn, piece, grant, alive, revoke,
-// compact, expire and auth is set.
+// compact, expire, auth and access is set.
 type command struct {
 	bytes []byte
 
@@ -23,9 +22,8 @@ type command struct {
 	revoke  kv.LeaseID
 	compact kv.Revision
 	expire  *expiry
-	auth    *auth.Change
-	who     *kv.Caller // in whose name txn is run, if in anybody's
-	due     bool       // the revoke was not asked for: a planted bug's expiry
+	aboutRights
+	due bool // the revoke was not asked for: a planted bug's expiry
 
 	// started is when it was proposed first; tries and applied count its way
 	// through the log, results are what the model made of it.
@@ -69,6 +67,8 @@ func (w *world) register(c *command) *command {
 		c.bytes = machine.EncodeExpire(nil, c.expire.term, c.expire.leases, c.expire.keys)
 	case c.auth != nil:
 		c.bytes = machine.EncodeAuth(nil, c.auth)
+	case c.access != nil:
+		c.bytes = c.access.encode()
 	}
 	c.bytes = machine.AppendCaller(c.bytes, 0, c.who)
 	c.started = w.loop.now
@@ -148,6 +148,10 @@ func (m *model) apply(w *world, c *command, term kv.Term) any {
 			return err
 		}
 		m.access = next
+	case c.access != nil:
+		if err := m.changeAccess(c); err != nil {
+			return err
+		}
 	}
 	h := m.header()
 	return &h

@@ -27,6 +27,8 @@ func describe(c *command) string {
 		return fmt.Sprintf("compact %d", c.compact)
 	case c.auth != nil:
 		return fmt.Sprintf("auth %+v", *c.auth)
+	case c.access != nil:
+		return c.access.String()
 	}
 	return fmt.Sprintf("expire in term %d: %d leases %v, %d keys", c.expire.term, len(c.expire.leases), c.expire.leases, len(c.expire.keys))
 }

@@ -58,6 +58,7 @@ type model struct {
 	uploads        map[machine.UploadID]map[int64]int64 // the pieces by offset: their lengths
 	retries        map[[16]byte]*retries
 	access         *auth.Tables // held to a naive model of their own in package auth
+	tokens         map[kv.TokenID]*modelToken
 }
 
 func newModel() *model {
@@ -65,7 +66,7 @@ func newModel() *model {
 		rev: 1, live: map[string]kv.KeyValue{}, history: map[string][]version{},
 		changes: make([][]change, 2), times: make([]kv.Time, 2),
 		leases: map[kv.LeaseID]*modelLease{}, uploads: map[machine.UploadID]map[int64]int64{}, retries: map[[16]byte]*retries{},
-		access: auth.New(),
+		access: auth.New(), tokens: map[kv.TokenID]*modelToken{},
 	}
 }
 

@@ -14,6 +14,9 @@ type people struct {
 	watchers []*watcher
 	commands map[string]*command // by their bytes
 	checked  int                 // operations that porcupine decided
+	// What has to do with access tokens.
+	credentials []*credential
+	onlookers   []*onlooker
 }
 
 func (w *world) startPeople() {
@@ -168,7 +171,7 @@ func (p *process) duties() {
 		return
 	}
 	leases, keys, _ := p.machine.Due(now, 1+w.rnd.IntN(8))
-	if len(leases)+len(keys) == 0 {
+	if len(leases)+len(keys) == 0 && now < p.machine.Access().NextExpiry() {
 		return
 	}
 	if w.bug().shell.plainRevoke {

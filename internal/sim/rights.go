@@ -7,8 +7,9 @@ import (
 	"github.com/concord-kv/concord/kv"
 )
 
-// warden changes users, roles and permissions, and switches authentication on
-// and off. Guests are clients that make some of their writes in a user's name.
+// warden changes users, roles, permissions and access tokens, and switches
+// authentication on and off. Guests are clients that make some of their writes in
+// a user's name, or with a token.
 type warden struct {
 	client
 	step int
@@ -29,8 +30,14 @@ func (d *warden) act() {
 		return
 	}
 	d.move()
-	c := d.draw()
-	d.ask(&command{auth: &c}, func(bool) { w.loop.after(w.load.exp(w.opt.load.rights), d.act) })
+	cmd := &command{}
+	if d.step > len(settled) && w.load.is(0.4) {
+		cmd = d.changeAccess()
+	} else {
+		c := d.draw()
+		cmd.auth = &c
+	}
+	d.ask(cmd, func(bool) { w.loop.after(w.load.exp(w.opt.load.rights), d.act) })
 }
 
 func (d *warden) draw() auth.Change {
@@ -56,13 +63,16 @@ func (c *client) who() *kv.Caller {
 	if !c.guest || rnd.is(0.3) {
 		return nil
 	}
+	if known := c.w.people.credentials; len(known) > 0 && rnd.is(0.5) {
+		return pick(rnd, known...).caller()
+	}
 	revision := c.w.model.access.Revision()
 	return &kv.Caller{User: pick(rnd, guest, guest, kv.RootName, ""), AuthRevision: revision - pick[uint64](rnd, 0, 0, 0, 1)}
 }
 
 // refusal is why a caller may not run a transaction, or nil.
 func (m *model) refusal(c *command) error {
-	s := m.access.Subject([]byte(c.who.User), c.who.AuthRevision)
+	s := m.subject(c.who)
 	return m.refusalOf(&s, c.txn)
 }
 
@@ -101,7 +111,7 @@ func (m *model) refusalOf(s *auth.Subject, t *kv.Txn) error {
 	return first
 }
 
-// checkAccess compares users and roles with the model's.
+// checkAccess compares users, roles and access tokens with the model's.
 func (n *node) checkAccess() {
 	if got, want := n.proc.machine.Access().Append(nil), n.w.model.access.Append(nil); !bytes.Equal(got, want) {
 		violate("%s has users and roles %x, the model %x", n, got, want)

@@ -48,7 +48,7 @@ type truth struct {
 
 // tally counts what shows that a run was worth something.
 type tally struct {
-	starts, elections, acked, reads, snapshots, installs, watched, expired, refused, churned, ended, tended int
+	starts, elections, acked, reads, snapshots, installs, watched, expired, refused, churned, ended, tended, cut int
 }
 
 // Run simulates a cluster as o says. It replaces crypto/rand.Reader while it

@@ -42,7 +42,7 @@ func (s *spy) Apply(at replica.Position, commands [][]byte, results []any) {
 		violate("%s applies entry %d, but %d was never applied", s.n, at.Index, w.modelled)
 	}
 	w.checkStamp(at.Now)
-	w.model.now = max(w.model.now, kv.Time(at.Now))
+	w.model.advance(w, kv.Time(at.Now))
 	for i, bytes := range commands {
 		w.model.run(w, at.Term, bytes, results[i])
 	}
@@ -55,7 +55,7 @@ func (s *spy) ApplyMembers(at replica.Position, change []byte) any {
 	s.after(at.Index)
 	if at.Index > s.n.w.modelled {
 		s.n.w.modelled++
-		s.n.w.model.now = max(s.n.w.model.now, kv.Time(at.Now))
+		s.n.w.model.advance(s.n.w, kv.Time(at.Now))
 	}
 	return res
 }
