@@ -38,8 +38,8 @@ type Config struct {
 	Addrs []string
 	// Listeners are used besides Addrs. The Server closes them.
 	Listeners []net.Listener
-	// TLS, when not nil, is spoken on every connection. ALPN is set to h2 and
-	// http/1.1.
+	// TLS, when not nil, is spoken on every connection. ALPN is set to http/1.1
+	// and h2.
 	TLS *tls.Config
 	// Logger defaults to none.
 	Logger *slog.Logger
@@ -117,10 +117,7 @@ func (c Config) withDefaults() Config {
 		Timeout:       cmp.Or(c.KeepAlive.Timeout, 20*time.Second),
 		OnlyWithCalls: c.KeepAlive.OnlyWithCalls,
 	}
-	if c.TLS != nil {
-		c.TLS = c.TLS.Clone()
-		c.TLS.NextProtos = []string{"h2", "http/1.1"}
-	}
+	c.TLS = withProtocols(c.TLS, Everything)
 	return c
 }
 

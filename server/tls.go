@@ -41,14 +41,27 @@ func withProtocols(cfg *tls.Config, what Serving) *tls.Config {
 	if cfg == nil {
 		return nil
 	}
-	cfg = cfg.Clone()
+	// In the order in which they are taken where a client offers several: gRPC's
+	// clients offer HTTP/2 alone, and who offers both, as curl, browsers and
+	// Prometheus do, wants pages, which are served over HTTP/1.
+	protocols := []string{"http/1.1", "h2"}
 	switch what {
 	case OnlyGRPC:
-		cfg.NextProtos = []string{"h2"}
+		protocols = []string{"h2"}
 	case OnlyHTTP, OnlyHealth:
-		cfg.NextProtos = []string{"http/1.1"}
-	default:
-		cfg.NextProtos = []string{"h2", "http/1.1"}
+		protocols = []string{"http/1.1"}
+	}
+	cfg = cfg.Clone()
+	cfg.NextProtos = protocols
+	if perClient := cfg.GetConfigForClient; perClient != nil {
+		cfg.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			cfg, err := perClient(hello)
+			if cfg != nil {
+				cfg = cfg.Clone()
+				cfg.NextProtos = protocols
+			}
+			return cfg, err
+		}
 	}
 	return cfg
 }

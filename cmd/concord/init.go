@@ -110,7 +110,7 @@ func (o *initOptions) make(dir string) error {
 		err := &fs.PathError{Op: "init", Path: dir, Err: errNotEmpty}
 		return &hintedError{err, "Name a directory that is not there yet, or remove this one; nothing in it was changed."}
 	}
-	authority, err := certs.NewAuthority(dir, o.cluster, certs.AuthorityLife)
+	authority, err := certs.NewAuthority(dir, o.cluster+" authority", certs.AuthorityLife)
 	if err != nil {
 		return err
 	}

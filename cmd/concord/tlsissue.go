@@ -47,7 +47,7 @@ func newTLSCACommand(g *globals) *cobra.Command {
 	}
 	o.addFlags(cmd, certs.AuthorityLife)
 	cmd.RunE = func(_ *cobra.Command, args []string) error {
-		name := "concord"
+		name := "concord authority"
 		if len(args) > 0 {
 			name = args[0]
 		}
@@ -57,7 +57,7 @@ func newTLSCACommand(g *globals) *cobra.Command {
 		if _, err := certs.NewAuthority(o.dir, name, o.life); err != nil {
 			return err
 		}
-		_, err := fmt.Fprintf(g.std.out, "authority %s: %s, and %s, which you keep to yourself\n", name, filepath.Join(o.dir, "ca.pem"), filepath.Join(o.dir, "ca.key"))
+		_, err := fmt.Fprintf(g.std.out, "%s: %s, and %s, which you keep to yourself\n", name, filepath.Join(o.dir, "ca.pem"), filepath.Join(o.dir, "ca.key"))
 		return err
 	}
 	return cmd

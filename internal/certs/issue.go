@@ -159,6 +159,10 @@ func (a *Authority) Renew(cert, key string, life time.Duration) (time.Time, erro
 }
 
 func (a *Authority) sign(public crypto.PublicKey, c Certificate) ([]byte, error) {
+	if c.Name == a.cert.Subject.CommonName {
+		// OpenSSL takes such a certificate for one that has signed itself.
+		return nil, fmt.Errorf("the name %q is the authority's own; give the certificate another", c.Name)
+	}
 	life := c.Life
 	if life == 0 {
 		life = CertificateLife

@@ -117,7 +117,7 @@ func TestIssueRefuses(t *testing.T) {
 		t.Errorf("an authority was overwritten: %v", err)
 	}
 	for _, c := range []Certificate{
-		{Name: "", Client: true}, {Name: strings.Repeat("x", maxName+1), Client: true}, {Name: "a\nb", Client: true},
+		{Name: "test", Client: true}, {Name: "", Client: true}, {Name: strings.Repeat("x", maxName+1), Client: true}, {Name: "a\nb", Client: true},
 		{Name: "a", Server: true, Hosts: []string{"a b"}}, {Name: "a", Server: true, Hosts: []string{"host:1"}},
 		{Name: "a", Server: true, Hosts: []string{""}}, {Name: "a", Server: true, Hosts: []string{"https://x"}},
 	} {
