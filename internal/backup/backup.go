@@ -133,7 +133,10 @@ func Save(path string, write func(io.Writer) error) (m snap.Meta, err error) {
 		return m, fmt.Errorf("save backup: %w", err)
 	}
 	temp := path + ".tmp"
-	f, err := fsys.OpenFile(temp, os.O_RDWR|os.O_CREATE|os.O_TRUNC)
+	// What an earlier try has left goes, and a link that others have put there: a
+	// new file is made, or none.
+	_ = fsys.Remove(temp)
+	f, err := fsys.OpenFile(temp, os.O_RDWR|os.O_CREATE|os.O_EXCL)
 	if err != nil {
 		return m, fmt.Errorf("save backup: %w", err)
 	}
