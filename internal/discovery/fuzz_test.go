@@ -88,6 +88,60 @@ func FuzzGossip(f *testing.F) {
 	})
 }
 
+// TestGossipIsSealed listens to all that a process sends when it gossips.
+func TestGossipIsSealed(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := l.Addr().(*net.TCPAddr).Port
+	packets, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
+	if err != nil {
+		t.Fatal(err)
+	}
+	heard := make(chan []byte, 1)
+	go func() {
+		defer l.Close()
+		conn, err := l.Accept()
+		if err != nil {
+			heard <- nil
+			return
+		}
+		defer conn.Close()
+		_ = conn.SetReadDeadline(time.Now().Add(time.Second)) // the other waits for an answer
+		data, _ := io.ReadAll(conn)
+		heard <- data
+	}()
+	p := &peers{}
+	p.add("10.0.0.9:2380", func() Announcement {
+		return Announcement{Cluster: "c", ID: 9, Name: "ear", GossipAddr: l.Addr().String(), Incarnation: 1}
+	})
+	self := live(t, 1, func(c *Config) {
+		gossiping(p, 1, "10.0.0.9")(c)
+		c.Self = func() Announcement {
+			return Announcement{Cluster: "c", ID: 0x0102030405060708, Name: "a-name-to-be-heard", PeerAddrs: []string{"10.11.12.13:2380"}, Version: "version-to-be-heard"}
+		}
+	})
+	stream := <-heard
+	if err := packets.SetReadDeadline(time.Now().Add(time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	packet := make([]byte, 64<<10)
+	n, _, _ := packets.ReadFromUDP(packet) // there may be none: nobody has answered
+	self.stop()
+	_ = packets.Close()
+	if len(stream) < 100 {
+		t.Fatalf("only %d bytes were sent", len(stream))
+	}
+	for _, data := range [][]byte{stream, packet[:n]} {
+		for _, plain := range []string{"to-be-heard", "10.11.12.13", "\x01\x02\x03\x04\x05\x06\x07\x08", "0102030405060708"} {
+			if bytes.Contains(data, []byte(plain)) {
+				t.Errorf("%q is in what is sent: %.200q", plain, data)
+			}
+		}
+	}
+}
+
 // reading is a connection of which only Read is called.
 type reading struct{ io.Reader }
 
