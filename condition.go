@@ -44,7 +44,7 @@ func (n *Node) ledCondition(now time.Time) kv.Condition {
 	}
 	c.Reason = "no leader is known"
 	if d := n.figures.pulse.leaderless(now); d > 0 {
-		c.Reason = fmt.Sprintf("no leader for %v", d.Round(min(time.Second, max(d/10, time.Millisecond))))
+		c.Reason = "no leader for " + kv.About(d)
 	}
 	if n.transport == nil || len(s.Voters) < 2 {
 		return c

@@ -39,7 +39,7 @@ func TestConditions(t *testing.T) {
 	eventually(t, "all is well", func() bool { return len(wrong(c.nodes[0])) == 0 })
 	c.close(1)
 	c.close(2)
-	lost := regexp.MustCompile(`^no leader for [0-9.]+m?s; 0 of 2 other members are connected$`)
+	lost := regexp.MustCompile(`^no leader for [0-9]+m?s; 0 of 2 other members are connected$`)
 	eventually(t, "there is no leader", func() bool { return lost.MatchString(wrong(c.nodes[0])["leader"]) })
 	c.start(1)
 	eventually(t, "there is one again", func() bool { return len(wrong(c.nodes[0])) == 0 })
