@@ -30,7 +30,7 @@ func AutoCompaction(how Compaction) Option {
 // compacting returns the duty to compact, or nil.
 func (n *Node) compacting(l leader) func(context.Context) error {
 	cfg := compactor.Config{
-		Leader: l, History: pressed{n.machine, n.figures}, Encode: machine.EncodeCompact, Logger: n.log,
+		Leader: l, History: pressed{n.machine, n.cfg.memory}, Encode: machine.EncodeCompact, Logger: n.log,
 		Watched: n.watches.oldest,
 	}
 	if how := n.cfg.hands.compaction; how != nil {
@@ -67,11 +67,11 @@ func (k keeping) RevisionAt(t kv.Time) kv.Revision {
 // pressed is the history, of which less is kept where memory is short.
 type pressed struct {
 	*machine.Machine
-	figures *figures
+	memory *memory
 }
 
 // Retention implements compactor.History.
 func (p pressed) Retention() (age time.Duration, bytes int64) {
 	age, bytes = p.Machine.Retention()
-	return age, p.figures.memory.history(bytes, p.Status().HistoryBytes)
+	return age, p.memory.history(bytes, p.Status().HistoryBytes)
 }

@@ -23,7 +23,7 @@ func (n *Node) Conditions() []kv.Condition {
 			Name: "disk_space", Minor: true, Reason: reasonIf(n.disk.log.NoSpace(), "the disk is full, and puts are refused"),
 			Next: "free some of the disk of the data directory; deletes and compactions go on",
 		},
-		n.figures.memory.condition(),
+		n.cfg.memory.condition(),
 	}
 }
 

@@ -26,9 +26,6 @@ type figures struct {
 	served served
 	events events
 
-	// memory is what may still be written. It is set by Open.
-	memory *memory
-
 	// steward has how the leader judges the membership. It is set by Open.
 	steward *steward.Steward
 }

@@ -44,7 +44,7 @@ func (n *Node) Figures() kv.Figures {
 		Peers:  n.peerFigures(),
 		Alarms: n.Alarms(),
 	}
-	out.Memory.Limit, out.Memory.Used, out.Memory.Full = f.memory.told()
+	out.Memory.Limit, out.Memory.Used, out.Memory.Full = n.cfg.memory.told()
 	out.Members = n.memberFigures(&s, out.Peers)
 	return out
 }

@@ -16,8 +16,9 @@ import (
 type site struct {
 	fs     vfs.FS
 	lab    lab.Lab
-	memory int64        // the limit; 0 is none
+	limit  int64        // of memory; 0 is none
 	heap   func() int64 // in tests, what the process takes besides the state
+	memory *memory      // made by Open
 }
 
 // enter puts the member into the lab that ctx carries, if there is one.

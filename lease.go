@@ -14,7 +14,7 @@ func (n *Node) Grant(ctx context.Context, g kv.Grant) (kv.LeaseResult, error) {
 	if err := n.cfg.limits.CheckGrant(&g); err != nil {
 		return kv.LeaseResult{}, err
 	}
-	if m := n.figures.memory; m.room.Load() <= grantSize {
+	if m := n.cfg.memory; m.room.Load() <= grantSize {
 		if err := m.refusal(grantSize); err != nil {
 			return kv.LeaseResult{}, err
 		}

@@ -24,7 +24,7 @@ import (
 // The last eighth is for garbage, so that a process that gives all its memory to
 // the member does well to have [debug.SetMemoryLimit] follow; 'concord serve'
 // does. At least 64 MiB.
-func MemoryLimit(bytes int64) Option { return func(c *config) { c.memory = bytes } }
+func MemoryLimit(bytes int64) Option { return func(c *config) { c.limit = bytes } }
 
 const (
 	// leastMemory is the smallest limit: a member that holds nothing takes
@@ -238,7 +238,7 @@ func heapNeeded() int64 {
 // tendMemory looks at the memory for as long as the member runs, and tells the
 // others while it is full.
 func (n *Node) tendMemory(ctx context.Context) error {
-	m := n.figures.memory
+	m := n.cfg.memory
 	var told time.Time
 	for {
 		full, changed := m.weigh(time.Now())
@@ -258,7 +258,7 @@ func (n *Node) tendMemory(ctx context.Context) error {
 }
 
 func (n *Node) logMemory(full bool) {
-	limit, used, _ := n.figures.memory.told()
+	limit, used, _ := n.cfg.memory.told()
 	if full {
 		n.log.Error("the memory limit is reached; writes that make the state larger are refused until there is room", "limit", limit, "used", used)
 	} else {
@@ -298,7 +298,7 @@ func (n *Node) hearMemory(note memoryNote) error {
 		if m.ID != note.Member || m.ID == n.id {
 			continue
 		}
-		if n.figures.memory.note(note.Member, note.Full, time.Now()) {
+		if n.cfg.memory.note(note.Member, note.Full, time.Now()) {
 			n.log.Warn("a member tells of its memory", "member", note.Member, "name", m.Name, "full", note.Full)
 		}
 		return nil
@@ -312,10 +312,10 @@ func (n *Node) checkRoom(t *kv.Txn, size int64) error {
 	if err := n.checkSpace(t); err != nil {
 		return err
 	}
-	if size < n.figures.memory.room.Load() || !puts(t) {
+	if size < n.cfg.memory.room.Load() || !puts(t) {
 		return nil
 	}
-	return n.figures.memory.refusal(size)
+	return n.cfg.memory.refusal(size)
 }
 
 // enterLarge admits a large value. It is in memory several times on its way: as

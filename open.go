@@ -201,7 +201,7 @@ func (n *Node) openStore(id memberfile.File) error {
 	n.disk.log, n.disk.snaps = &diskLog{Log: log}, snaps
 	n.machine = machine.New(machine.Options{Level: n.cfg.level()})
 	n.onClose("machine", func() error { n.machine.Close(); return nil })
-	n.figures.memory = newMemory(n.cfg.memory, n.machine.MemoryBytes, n.cfg.heap)
+	n.cfg.memory = newMemory(n.cfg.limit, n.machine.MemoryBytes, n.cfg.heap)
 	cfg := replica.Config{
 		ID: id.ID, Cluster: id.Cluster, Machine: n.machine, Log: n.disk.log, Snapshots: snapshots{snaps},
 		Options: replica.Options{

@@ -118,8 +118,8 @@ func (c *config) check() error {
 	if c.limits.Depth > machine.MaxDepth {
 		return kv.Errorf(kv.InvalidArgument, "nesting limit of %d is out of range; use 1 to %d", c.limits.Depth, machine.MaxDepth)
 	}
-	if c.memory != 0 && c.memory < leastMemory {
-		return kv.Errorf(kv.InvalidArgument, "memory limit of %d bytes is out of range; use %d MiB or more, or 0 for none", c.memory, leastMemory>>20)
+	if c.limit != 0 && c.limit < leastMemory {
+		return kv.Errorf(kv.InvalidArgument, "memory limit of %d bytes is out of range; use %d MiB or more, or 0 for none", c.limit, leastMemory>>20)
 	}
 	if c.logger == nil {
 		c.logger = slog.New(slog.DiscardHandler)

@@ -38,7 +38,7 @@ func (n *Node) measure() *memberFigures {
 			r.Wrong = append(r.Wrong, c)
 		}
 	}
-	r.MemoryLimit, r.MemoryUsed, r.MemoryFull = n.figures.memory.told()
+	r.MemoryLimit, r.MemoryUsed, r.MemoryFull = n.cfg.memory.told()
 	if n.transport != nil {
 		for _, p := range n.transport.Peers() {
 			r.Peers = append(r.Peers, kv.PeerReport{Member: kv.MemberID(p.ID), Connected: p.Connected, RoundTrip: p.RoundTrip, Silent: p.Silent})

@@ -127,10 +127,10 @@ func (n *Node) largeTxn(ctx context.Context, c *call, t *kv.Txn) (kv.TxnResult, 
 	for _, value := range staged {
 		total += int64(len(value))
 	}
-	if err := n.figures.memory.enterLarge(total); err != nil {
+	if err := n.cfg.memory.enterLarge(total); err != nil {
 		return kv.TxnResult{}, err
 	}
-	defer n.figures.memory.sending.Add(-total)
+	defer n.cfg.memory.sending.Add(-total)
 	var id machine.UploadID
 	_, _ = rand.Read(id[:]) // never fails, by its documentation
 	for _, value := range staged {

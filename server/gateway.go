@@ -240,11 +240,11 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// Calls may wait and stream for as long as they like. A connection that
 	// cannot have these set has no limit to lift.
 	c := http.NewResponseController(w)
-	_ = c.SetReadDeadline(time.Time{})
 	if twoWay[r.URL.Path] {
+		_ = c.SetReadDeadline(time.Time{})
 		_ = c.EnableFullDuplex()
 	} else {
-		r.Body = http.MaxBytesReader(w, r.Body, g.limit)
+		r.Body = http.MaxBytesReader(w, newPacedBody(r, c), g.limit)
 	}
 	g.mux.ServeHTTP(w, r)
 }

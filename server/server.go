@@ -46,9 +46,6 @@ type Config struct {
 
 	// Limits bound requests; etcd's own are 128 operations and 1.5 MiB.
 	Limits kv.Limits
-	// InFlightBytes bounds the large requests under way together; default
-	// 512 MiB.
-	InFlightBytes int64
 	// Connections bounds the connections; default 20,000. More are closed at
 	// once.
 	Connections int
@@ -69,6 +66,8 @@ type Config struct {
 	WatchProgress time.Duration
 	// Quota is what etcd's status shows as the database quota; default none.
 	Quota int64
+	// Clients bounds what callers may have, alone and together.
+	Clients ClientLimits
 	// Auth is for stores that are a [kv.Authority].
 	Auth AuthConfig
 	// HTTP is about the pages and the JSON gateway, KeepAlive about gRPC
@@ -102,6 +101,7 @@ func (c Config) withDefaults() Config {
 	if c.Connections == 0 {
 		c.Connections = 20_000
 	}
+	c.Clients = c.Clients.withDefaults(c.Connections)
 	if c.Streams == 0 {
 		c.Streams = 1 << 14
 	}
@@ -127,6 +127,7 @@ type Server struct {
 	cfg       Config
 	listeners []net.Listener
 	split     *splitter
+	limits    *limits
 	api       *etcdapi.API
 	grpc      *grpc.Server
 	http      *http.Server
@@ -168,13 +169,16 @@ func New(store kv.Store, cluster kv.Cluster, cfg Config) (_ *Server, err error) 
 	if _, ok := store.(kv.Authority); cfg.Auth.Required && !ok {
 		return nil, kv.Errorf(kv.InvalidArgument, "server: authentication is required of a store that has none")
 	}
-	s.split = newSplitter(cfg, s.listeners[0].Addr())
+	s.limits = newLimits(cfg)
+	s.split = newSplitter(cfg, s.listeners[0].Addr(), s.limits)
 	s.api = etcdapi.New(store, cluster, etcdapi.Options{
-		Limits: cfg.Limits, InFlightBytes: cfg.InFlightBytes, Quota: cfg.Quota,
+		Limits: cfg.Limits, InFlightBytes: cfg.Clients.InFlightBytes, Quota: cfg.Quota,
 		MinLeaseTTL: cfg.MinLeaseTTL, Progress: cfg.WatchProgress, ClientScheme: s.scheme(), PeerScheme: peerScheme(cluster),
-		Tokens: tokens, AuthRequired: cfg.Auth.Required, Logger: cfg.Logger,
+		Tokens: tokens, AuthRequired: cfg.Auth.Required, Callers: s.limits, Logger: cfg.Logger,
 	})
+	s.limits.api = s.api
 	s.metrics = s.newMetrics(cluster)
+	s.limits.hear = s.metrics.Events().Observer().Limit
 	s.grpc = s.newGRPC()
 	if open := etcdapi.Ungoverned(s.grpc.GetServiceInfo()); len(open) > 0 {
 		return nil, kv.Errorf(kv.Internal, "server: nobody has said who may call %v", open)
@@ -211,7 +215,7 @@ func (s *Server) newHTTPServer(store kv.Store, cluster kv.Cluster) *http.Server 
 		return ok && authority.Auth().Enabled
 	}
 	return &http.Server{
-		Handler:           limited{&access{cfg: s.cfg.HTTP, certified: certified, next: pages.mux}},
+		Handler:           limited{&access{cfg: s.cfg.HTTP, certified: certified, next: s.limits.pages(pages.mux)}},
 		ReadHeaderTimeout: s.cfg.Handshake,
 		ReadTimeout:       30 * time.Second,
 		IdleTimeout:       2 * time.Minute,
@@ -268,7 +272,7 @@ func (s *Server) newGRPC() *grpc.Server {
 		}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: s.cfg.KeepAlive.Interval, Timeout: s.cfg.KeepAlive.Timeout}),
 	)
-	all := counted{weighed{g, &s.work}, s.metrics}
+	all := limitedServices{counted{weighed{g, &s.work}, s.metrics}, s.limits}
 	s.api.Register(all)
 	s.health = newHealthService(s.ready)
 	healthpb.RegisterHealthServer(s.api.Guard(all), s.health)
@@ -309,6 +313,7 @@ func (s *Server) Run(ctx context.Context) error {
 			return nil
 		}
 	}
+	group.Go(func() error { return s.limits.slow.run(ctx) })
 	group.Go(serve(s.split.grpc))
 	if s.gateway != nil {
 		group.Go(serve(s.gateway.pipe))
@@ -356,6 +361,7 @@ func (s *Server) shutdown() {
 		<-drained
 	}
 	s.split.wait()
+	s.limits.left.Wait()
 }
 
 func closeAll(listeners []net.Listener) error {

@@ -22,6 +22,7 @@ const http2Preface = "PRI "
 // 3.5 times the CPU a call.
 type splitter struct {
 	cfg        Config
+	limits     *limits
 	grpc, http *connQueue
 	open       atomic.Int64
 	traffic    traffic
@@ -31,8 +32,8 @@ type splitter struct {
 // traffic counts bytes on gRPC connections, those of TLS not counted.
 type traffic struct{ received, sent atomic.Uint64 }
 
-func newSplitter(cfg Config, addr net.Addr) *splitter {
-	return &splitter{cfg: cfg, grpc: newConnQueue(addr), http: newConnQueue(addr)}
+func newSplitter(cfg Config, addr net.Addr, l *limits) *splitter {
+	return &splitter{cfg: cfg, limits: l, grpc: newConnQueue(addr), http: newConnQueue(addr)}
 }
 
 // accept sorts the connections of l until ctx ends.
@@ -71,13 +72,21 @@ func (s *splitter) accept(ctx context.Context, l net.Listener) error {
 
 // admit takes raw, which came to from, within the limit on connections.
 func (s *splitter) admit(ctx context.Context, raw net.Conn, from *listener) {
-	if s.open.Add(1) > int64(s.cfg.Connections) {
+	key := s.limits.tokens.address(addressFrom(raw.RemoteAddr()))
+	if s.open.Add(1) > int64(s.cfg.Connections) || !s.limits.addresses.enter(key) {
 		s.open.Add(-1)
 		_ = raw.Close()
-		s.cfg.Logger.Warn("too many connections", "limit", s.cfg.Connections, "remote", raw.RemoteAddr())
+		s.limits.refuseConnection(raw)
 		return
 	}
-	c := &conn{Conn: raw, what: from.what, closed: func() { s.open.Add(-1) }}
+	c := &conn{Conn: raw, what: from.what, slow: s.limits.slow}
+	c.waiting.cut = func() { _ = raw.Close() } // what hangs in it gets an error
+	forget := s.limits.slow.watch(&c.waiting)
+	c.closed = func() {
+		forget()
+		s.limits.addresses.leave(key)
+		s.open.Add(-1)
+	}
 	s.sorting.Go(func() {
 		if err := s.sort(ctx, c, from.tls); err != nil {
 			_ = c.Close()
@@ -127,6 +136,9 @@ type conn struct {
 	what   Serving
 	once   sync.Once
 	closed func()
+	// waiting is watched by slow while it writes.
+	slow    *slowReaders
+	waiting waiting
 	// traffic counts its bytes; nil for HTTP/1. It is set before the first
 	// use by more than the sorter.
 	traffic *traffic
@@ -146,9 +158,20 @@ func (c *conn) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// Write writes to the connection.
-func (c *conn) Write(p []byte) (int, error) {
-	n, err := c.Conn.Write(p)
+// writeAtOnce is what a client has the time of a slow reader for.
+const writeAtOnce = 256 << 10
+
+// Write writes to the connection. A client that does not read loses it.
+func (c *conn) Write(p []byte) (n int, err error) {
+	for part := p; err == nil && (len(part) > 0 || n == 0); part = p[n:] {
+		var wrote int
+		c.slow.begin(&c.waiting)
+		wrote, err = c.Conn.Write(part[:min(len(part), writeAtOnce)])
+		c.waiting.end()
+		if n += wrote; len(p) == 0 {
+			break
+		}
+	}
 	if c.traffic != nil {
 		c.traffic.sent.Add(uint64(n))
 	}

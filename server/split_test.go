@@ -30,7 +30,8 @@ func TestCertificateIsSeen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := newSplitter(Config{TLS: withProtocols(secure, Everything)}.withDefaults(), l.Addr())
+	cfg := Config{TLS: withProtocols(secure, Everything)}.withDefaults()
+	s := newSplitter(cfg, l.Addr(), newLimits(cfg))
 	ctx, cancel := context.WithCancel(t.Context())
 	accepting := make(chan error, 1)
 	go func() { accepting <- s.accept(ctx, l) }()
@@ -49,8 +50,8 @@ func TestCertificateIsSeen(t *testing.T) {
 	go func() { serving <- g.Serve(s.grpc) }()
 	none := trusting.Clone()
 	none.Certificates = nil
-	for want, cfg := range map[string]*tls.Config{"alice": trusting, "nobody": none} {
-		conn, err := grpc.NewClient("passthrough:"+l.Addr().String(), grpc.WithTransportCredentials(credentials.NewTLS(cfg)))
+	for want, secure := range map[string]*tls.Config{"alice": trusting, "nobody": none} {
+		conn, err := grpc.NewClient("passthrough:"+l.Addr().String(), grpc.WithTransportCredentials(credentials.NewTLS(secure)))
 		if err != nil {
 			t.Fatal(err)
 		}

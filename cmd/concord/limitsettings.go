@@ -60,7 +60,7 @@ const inFlightShare = 8
 // apply sets the server's part.
 func (l *limitSettings) apply(cfg *server.Config) {
 	if l.memory > 0 {
-		cfg.InFlightBytes = min(512<<20, max(l.memory/inFlightShare, 2*cfg.Limits.RequestBytes))
+		cfg.Clients.InFlightBytes = min(512<<20, max(l.memory/inFlightShare, 2*cfg.Limits.RequestBytes))
 	}
 }
 

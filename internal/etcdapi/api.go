@@ -47,6 +47,8 @@ type Options struct {
 	// raises etcd's alarm NOSPACE. It is reported as db_size_quota; default 0,
 	// none, as anything negative.
 	Quota int64
+	// Callers bounds what callers may have; default nothing.
+	Callers Callers
 	// Logger defaults to none.
 	Logger *slog.Logger
 	// ClientScheme and PeerScheme go before member addresses that have none,
@@ -69,6 +71,9 @@ func (o Options) withDefaults() Options {
 	set(&o.MinLeaseTTL, 2*time.Second)
 	set(&o.Progress, 10*time.Minute)
 	set(&o.NoLeader, 3*time.Second)
+	if o.Callers == nil {
+		o.Callers = freely{}
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}

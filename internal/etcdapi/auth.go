@@ -52,8 +52,13 @@ func (s *authServer) Authenticate(ctx context.Context, r *pb.AuthenticateRequest
 		}
 		return &pb.AuthenticateResponse{Header: s.header(h, x), Token: r.Password}, nil
 	}
+	done, err := s.opts.Callers.Attempt(ctx, r.Name)
+	if err != nil {
+		return nil, toStatus(err)
+	}
 	for {
 		rev, err := s.authority.CheckPassword(ctx, r.Name, r.Password)
+		done(!errors.Is(err, kv.ErrAuthFailed))
 		if errors.Is(err, kv.ErrAuthFailed) {
 			return nil, rpctypes.ErrGRPCAuthFailed
 		}

@@ -159,7 +159,15 @@ func (ws *watchStream) create(r *pb.WatchCreateRequest) error {
 		fragment: r.Fragment, notify: r.ProgressNotify, ext: x,
 		ask: make(chan struct{}, 1), started: make(chan struct{}),
 	}
-	go ws.run(ctx, w, ws.api.store.Watch(ctx, ws.request(r, w)))
+	remove, err := ws.api.opts.Callers.AddWatch(ctx)
+	if err != nil {
+		ws.fail(w, err)
+		return nil
+	}
+	go func() {
+		defer remove()
+		ws.run(ctx, w, ws.api.store.Watch(ctx, ws.request(r, w)))
+	}()
 	select {
 	case <-w.started:
 	case <-ws.ctx.Done():
