@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
@@ -37,7 +38,67 @@ func TestAuthIsRequired(t *testing.T) {
 	secret := kv.NewSecretToken()
 	conn := dial(t, addrs[0].String(), insecure.NewCredentials())
 	root := metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+secret)
-	calls := map[string]func(context.Context) error{
+	calls := callsOfAllKinds(conn)
+	for name, call := range calls {
+		for _, ctx := range []context.Context{t.Context(), root} {
+			if err := call(ctx); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "authentication is required") {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+	look := func(when int) { t.Helper(); lookAt(t, "http://"+addrs[0].String(), when) }
+	look(0)
+	id, err := kv.ParseSecretToken(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if done, err := node.Bootstrap(t.Context(), id); !done || err != nil {
+		t.Fatal(done, err)
+	}
+	look(1)
+	for name, call := range calls {
+		err := call(root)
+		if name == "enable" { // which needs a user of the name root
+			continue
+		}
+		if err != nil {
+			t.Errorf("%s as root: %v", name, err)
+		}
+		if err := call(t.Context()); err == nil && name != "auth" {
+			t.Errorf("%s as nobody is done", name)
+		}
+	}
+	for who, ctx := range map[string]context.Context{"root": root, "nobody": t.Context()} {
+		_, err := pb.NewAuthClient(conn).AuthDisable(ctx, &pb.AuthDisableRequest{})
+		if want := who == "root"; err == nil || strings.Contains(err.Error(), "stays on") != want {
+			t.Errorf("%s switches it off: %v", who, err)
+		}
+	}
+	if !node.Auth().Enabled {
+		t.Error("it is off")
+	}
+	if _, err := server.New(kvtest.NewModel(kv.Limits{}), node, server.Config{Addrs: []string{"127.0.0.1:0"}, Auth: server.AuthConfig{Required: true}}); err == nil {
+		t.Error("it is required of a store without users")
+	}
+}
+
+// lookAt visits pages as one who shows nothing, before authentication is on (0)
+// and after.
+func lookAt(t *testing.T, at string, when int) {
+	t.Helper()
+	for path, want := range map[string][2]int{
+		"/health": {200, 200}, "/version": {200, 200}, "/readyz": {200, 200}, "/livez": {200, 200},
+		"/v1/cluster/status": {503, 401}, "/debug/vars": {503, 401},
+	} {
+		if resp, text := visit(t, &http.Transport{}, ask(t, "GET", at+path, "")); resp.StatusCode != want[when] {
+			t.Errorf("%s: %s %s", path, resp.Status, text)
+		}
+	}
+}
+
+// callsOfAllKinds are calls that ask for nothing, for any user, and for root.
+func callsOfAllKinds(conn *grpc.ClientConn) map[string]func(context.Context) error {
+	return map[string]func(context.Context) error{
 		"range": func(ctx context.Context) error {
 			_, err := pb.NewKVClient(conn).Range(ctx, &pb.RangeRequest{Key: []byte("a")})
 			return err
@@ -91,59 +152,6 @@ func TestAuthIsRequired(t *testing.T) {
 			}
 			return err
 		},
-	}
-	for name, call := range calls {
-		for _, ctx := range []context.Context{t.Context(), root} {
-			if err := call(ctx); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "authentication is required") {
-				t.Errorf("%s: %v", name, err)
-			}
-		}
-	}
-	pages := map[string][2]int{ // before and after, for who shows nothing
-		"/health": {200, 200}, "/version": {200, 200}, "/readyz": {200, 200}, "/livez": {200, 200},
-		"/v1/cluster/status": {503, 401}, "/debug/vars": {503, 401},
-	}
-	look := func(when int) {
-		t.Helper()
-		for path, want := range pages {
-			req := ask(t, "GET", "http://"+addrs[0].String()+path, "")
-			if resp, text := visit(t, &http.Transport{}, req); resp.StatusCode != want[when] {
-				t.Errorf("%s: %s %s", path, resp.Status, text)
-			}
-		}
-	}
-	look(0)
-	id, err := kv.ParseSecretToken(secret)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if done, err := node.Bootstrap(t.Context(), id); !done || err != nil {
-		t.Fatal(done, err)
-	}
-	look(1)
-	for name, call := range calls {
-		err := call(root)
-		if name == "enable" { // which needs a user of the name root
-			continue
-		}
-		if err != nil {
-			t.Errorf("%s as root: %v", name, err)
-		}
-		if err := call(t.Context()); err == nil && name != "auth" {
-			t.Errorf("%s as nobody is done", name)
-		}
-	}
-	for who, ctx := range map[string]context.Context{"root": root, "nobody": t.Context()} {
-		_, err := pb.NewAuthClient(conn).AuthDisable(ctx, &pb.AuthDisableRequest{})
-		if want := who == "root"; err == nil || strings.Contains(err.Error(), "stays on") != want {
-			t.Errorf("%s switches it off: %v", who, err)
-		}
-	}
-	if !node.Auth().Enabled {
-		t.Error("it is off")
-	}
-	if _, err := server.New(kvtest.NewModel(kv.Limits{}), node, server.Config{Addrs: []string{"127.0.0.1:0"}, Auth: server.AuthConfig{Required: true}}); err == nil {
-		t.Error("it is required of a store without users")
 	}
 }
 

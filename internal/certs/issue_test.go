@@ -189,6 +189,64 @@ func TestRenewUnderLoad(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	addr, end := serveEchoes(t, cfg)
+	defer end()
+	client := open(t, alice, nil)
+	dial := func() *tls.Conn {
+		c, err := tls.Dial("tcp", addr, client.Client())
+		if err == nil {
+			err = ping(c)
+		}
+		if err != nil {
+			panic(err) // of a handshake, in any goroutine
+		}
+		return c
+	}
+	stands := dial()
+	defer stands.Close()
+	var load sync.WaitGroup
+	var made atomic.Int64
+	done := make(chan struct{})
+	for range 4 {
+		load.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				_ = dial().Close() // it has answered
+				made.Add(1)
+			}
+		})
+	}
+	for range 10 {
+		if _, err := i.Renew(files.Cert, files.Key, 0); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := i.Renew(alice.Cert, alice.Key, time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		want := leafOf(t, files.Cert)
+		c := dial()
+		if got := c.ConnectionState().PeerCertificates[0]; got.SerialNumber.Cmp(want.SerialNumber) != 0 || got.VerifyHostname("127.0.0.1") != nil {
+			t.Errorf("certificate %v, want %v", got.SerialNumber, want.SerialNumber)
+		}
+		_ = c.Close() // it has answered
+		if err := ping(stands); err != nil {
+			t.Errorf("a connection that stands: %v", err)
+		}
+	}
+	close(done)
+	load.Wait()
+	if made.Load() == 0 {
+		t.Error("there was no load")
+	}
+}
+
+// serveEchoes answers until end.
+func serveEchoes(t *testing.T, cfg *tls.Config) (addr string, end func()) {
+	t.Helper()
 	l, err := tls.Listen("tcp", "127.0.0.1:0", cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -203,67 +261,9 @@ func TestRenewUnderLoad(t *testing.T) {
 			served.Go(func() { echo(conn) })
 		}
 	})
-	defer served.Wait()
-	defer l.Close()
-	client := open(t, alice, nil)
-	dial := func() *tls.Conn {
-		c, err := tls.Dial("tcp", l.Addr().String(), client.Client())
-		if err == nil {
-			err = ping(c)
-		}
-		if err != nil {
-			t.Errorf("a handshake: %v", err)
-			return nil
-		}
-		return c
-	}
-	stands := dial()
-	if stands == nil {
-		return
-	}
-	defer stands.Close()
-	var load sync.WaitGroup
-	var made atomic.Int64
-	done := make(chan struct{})
-	for range 4 {
-		load.Go(func() {
-			for {
-				select {
-				case <-done:
-					return
-				default:
-				}
-				if c := dial(); c != nil {
-					_ = c.Close() // it has answered
-				}
-				made.Add(1)
-			}
-		})
-	}
-	for range 10 {
-		if _, err := i.Renew(files.Cert, files.Key, 0); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := i.Renew(alice.Cert, alice.Key, time.Hour); err != nil {
-			t.Fatal(err)
-		}
-		want := leafOf(t, files.Cert)
-		c := dial()
-		if c == nil {
-			break
-		}
-		if got := c.ConnectionState().PeerCertificates[0]; got.SerialNumber.Cmp(want.SerialNumber) != 0 || got.VerifyHostname("127.0.0.1") != nil {
-			t.Errorf("certificate %v, want %v", got.SerialNumber, want.SerialNumber)
-		}
-		_ = c.Close() // it has answered
-		if err := ping(stands); err != nil {
-			t.Errorf("a connection that stands: %v", err)
-		}
-	}
-	close(done)
-	load.Wait()
-	if made.Load() == 0 {
-		t.Error("there was no load")
+	return l.Addr().String(), func() {
+		_ = l.Close() // who waits for it sees
+		served.Wait()
 	}
 }
 
