@@ -173,6 +173,9 @@ func (f *castle) furnish() {
 	f.must(n.GrantRole(ctx, "insider", "inside"))
 	f.must(n.AddUser(ctx, kv.NewUser{Name: "gone", Password: "sesame"}))
 	f.must(n.EnableAuth(ctx))
+	for i := range castleMembers {
+		f.must(f.cluster.Node(i).AuthStatus(ctx)) // it knows
+	}
 }
 
 // login is the session token of a user.

@@ -74,6 +74,9 @@ func TestRevoked(t *testing.T) {
 				asked = append(asked, r)
 			}
 		}
+		if len(asked) < 40 {
+			t.Fatalf("only %d calls", len(asked))
+		}
 		for i := range asked {
 			// Those that ask what root may do are asked with root's rights.
 			secret := f.token(kv.NewAccessToken{Name: fmt.Sprint("t", by, i), Roles: []string{kv.RootName}})
@@ -91,6 +94,23 @@ func TestRevoked(t *testing.T) {
 			}
 		}
 		f.revokedLocally(by)
+		f.revokedBeforeElection(by, asked)
+	}
+}
+
+// revokedBeforeElection has another member lead right after a revocation.
+func (f *castle) revokedBeforeElection(by int, asked []row) {
+	f.t.Helper()
+	secret := f.token(kv.NewAccessToken{Roles: []string{kv.RootName}})
+	leader := f.cluster.Leader()
+	f.revoke(by, secret)
+	f.must(nil, f.cluster.Node(leader).MoveLeader(f.t.Context(), 0))
+	for i := range asked {
+		for m, p := range f.posts {
+			if got := f.ask(p, &asked[i], secret); got != badToken {
+				f.t.Errorf("%s of n%d, revoked by n%d before an election: %q", asked[i].method, m+1, by+1, got)
+			}
+		}
 	}
 }
 

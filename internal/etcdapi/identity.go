@@ -33,7 +33,7 @@ func (a *API) identify(ctx context.Context) (context.Context, error) {
 }
 
 // caller finds out who calls. While authentication is off that is nobody, and
-// tokens are not looked at.
+// session tokens are not looked at.
 func (a *API) caller(ctx context.Context) (kv.Caller, error) {
 	// What changes after this makes the caller's revision old, not current.
 	auth := a.authority.Auth()
@@ -41,13 +41,32 @@ func (a *API) caller(ctx context.Context) (kv.Caller, error) {
 		if a.opts.AuthRequired {
 			return kv.Caller{}, errAuthIsOff
 		}
-		return kv.Caller{}, nil
+		return a.callerWhileOff(ctx)
 	}
 	if token, ok := tokenOf(ctx); ok {
 		return a.tokenCaller(ctx, token)
 	}
 	if name := certificateName(ctx); name != "" {
 		return kv.Caller{User: name, AuthRevision: auth.Revision}, nil
+	}
+	return kv.Caller{}, nil
+}
+
+// callerWhileOff finds out who calls while authentication is off here, which may
+// be because this member has not heard yet that it is on. Whoever shows a good
+// access token is taken for its bearer, so that it is not refused as nobody; to
+// look for one that is not known here brings the member up to date.
+func (a *API) callerWhileOff(ctx context.Context) (kv.Caller, error) {
+	token, _ := tokenOf(ctx)
+	id, err := kv.ParseSecretToken(token)
+	if err != nil {
+		return kv.Caller{}, nil
+	}
+	if c, err := a.authority.TokenCaller(ctx, id); err == nil {
+		return c, nil
+	}
+	if a.authority.Auth().Enabled {
+		return a.caller(ctx)
 	}
 	return kv.Caller{}, nil
 }

@@ -26,11 +26,17 @@ type door struct {
 	kv.Authority
 	status kv.AuthStatus
 	tokens map[kv.TokenID]kv.Caller
+	// late are the tokens of a member that hears that authentication is on when
+	// it looks for one.
+	late map[kv.TokenID]kv.Caller
 }
 
 func (d *door) Auth() kv.AuthStatus { return d.status }
 
 func (d *door) TokenCaller(_ context.Context, id kv.TokenID) (kv.Caller, error) {
+	if d.late != nil {
+		d.status.Enabled, d.tokens = true, d.late
+	}
 	if c, ok := d.tokens[id]; ok {
 		return c, nil
 	}
@@ -93,7 +99,9 @@ func TestIdentify(t *testing.T) {
 		{"authorization without a token", callContext(ctx, "authorization", "Bearer "), false, nobody, kv.ErrInvalidAuthToken},
 		{"access token", callContext(ctx, "token", secret), false, ci, nil},
 		{"access token as bearer", callContext(ctx, "authorization", "Bearer "+secret), false, ci, nil},
-		{"access token while off", callContext(ctx, "token", secret), true, nobody, nil},
+		{"access token while off", callContext(ctx, "token", secret), true, ci, nil},
+		{"unknown access token while off", callContext(ctx, "token", wrongSecret), true, nobody, nil},
+		{"mistyped access token while off", callContext(ctx, "token", mistyped), true, nobody, nil},
 		{"access token and certificate", certified(callContext(ctx, "token", secret), "bob"), false, ci, nil},
 		{"unknown access token", callContext(ctx, "token", wrongSecret), false, nobody, kv.ErrInvalidAuthToken},
 		{"unknown access token and certificate", certified(callContext(ctx, "token", wrongSecret), "bob"), false, nobody, kv.ErrInvalidAuthToken},
@@ -127,6 +135,19 @@ func TestIdentify(t *testing.T) {
 		}
 		if caller := kv.CallerOf(got); err != nil || caller == nil || *caller != c.want {
 			t.Errorf("%s: %v, %v; want %v", c.name, caller, err, c.want)
+		}
+	}
+}
+
+// TestIdentifyLate knows the bearer of an access token, and tells others, also
+// where the member did not know that authentication is on.
+func TestIdentifyLate(t *testing.T) {
+	for token, want := range map[string]error{secret: nil, wrongSecret: kv.ErrInvalidAuthToken} {
+		d := newDoor()
+		d.status.Enabled, d.late, d.tokens = false, d.tokens, nil
+		ctx, err := (&API{authority: d}).identify(callContext(t.Context(), "token", token))
+		if !errors.Is(err, want) || err == nil && kv.CallerOf(ctx).User != "token:ci" {
+			t.Errorf("%v, want %v", err, want)
 		}
 	}
 }
@@ -312,3 +333,5 @@ func (d *door) AuthStatus(context.Context) (kv.AuthStatus, error) { return d.sta
 func (d *door) CheckPassword(context.Context, string, string) (uint64, error) {
 	return 0, kv.ErrAuthFailed
 }
+
+func (d *door) Authorize(context.Context, kv.Right) error { return nil }

@@ -186,14 +186,34 @@ func (g *guard) stream(name string, s *grpc.StreamDesc) {
 		if err != nil {
 			return err
 		}
-		return enter(srv, &identifiedStream{ServerStream: stream, ctx: ctx})
+		return enter(srv, &identifiedStream{ServerStream: stream, ctx: ctx, check: func() error {
+			_, err := g.api.require(stream.Context(), need) // as if it came now, which renews a token
+			return err
+		}})
 	}
 }
 
-// identifiedStream is a stream whose caller is known.
+// identifiedStream is a stream whose caller is known, and asked for the right
+// again now and then: a snapshot may be sent for longer than the right lasts.
 type identifiedStream struct {
 	grpc.ServerStream
-	ctx context.Context
+	ctx   context.Context
+	check func() error
+	sent  int // messages; one goroutine sends
+}
+
+// checkEvery is how many messages are sent between two checks: 8 MiB of an etcd
+// snapshot, 64 MiB of a backup. A check asks a majority.
+const checkEvery = 256
+
+// SendMsg sends a message, if the caller still has the right.
+func (s *identifiedStream) SendMsg(m any) error {
+	if s.sent++; s.sent%checkEvery == 0 {
+		if err := s.check(); err != nil {
+			return err
+		}
+	}
+	return s.ServerStream.SendMsg(m)
 }
 
 // Context has the caller.

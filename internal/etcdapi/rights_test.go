@@ -1,8 +1,10 @@
 package etcdapi
 
 import (
+	"context"
 	"testing"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
@@ -63,5 +65,46 @@ func TestUngoverned(t *testing.T) {
 	(&guard{api: api}).unary("/x.Y/Z", &unary)
 	if _, err := unary.Handler(nil, t.Context(), nil, nil); err != errUngoverned {
 		t.Errorf("a method without a right was entered: %v", err)
+	}
+}
+
+// countedStream takes messages, and revokes the token of its caller after some.
+type countedStream struct {
+	grpc.ServerStream
+	ctx   context.Context
+	taken int
+	door  *door
+}
+
+func (s *countedStream) Context() context.Context { return s.ctx }
+
+func (s *countedStream) SendMsg(any) error {
+	if s.taken++; s.taken == checkEvery+10 {
+		clear(s.door.tokens)
+	}
+	return nil
+}
+
+// TestLongStream ends a stream whose caller has lost the right, soon after.
+func TestLongStream(t *testing.T) {
+	d := newDoor()
+	api := &API{authority: d}
+	const many = 10 * checkEvery
+	desc := grpc.StreamDesc{StreamName: "Snapshot", Handler: func(_ any, s grpc.ServerStream) error {
+		for range many {
+			if err := s.SendMsg(nil); err != nil {
+				return err
+			}
+		}
+		return nil
+	}}
+	(&guard{api: api}).stream("/etcdserverpb.Maintenance/Snapshot", &desc)
+	stream := &countedStream{ctx: callContext(t.Context(), "token", secret), door: d}
+	if err := desc.Handler(nil, stream); rpctypes.ErrorDesc(err) != rpctypes.ErrorDesc(rpctypes.ErrGRPCInvalidAuthToken) || stream.taken >= 2*checkEvery {
+		t.Errorf("after %d messages: %v", stream.taken, err)
+	}
+	stream = &countedStream{ctx: callContext(t.Context(), "token", "good.12"), door: &door{}}
+	if d.tokens = newDoor().tokens; desc.Handler(nil, stream) != nil || stream.taken != many {
+		t.Errorf("a good one ended after %d messages", stream.taken)
 	}
 }
