@@ -36,6 +36,26 @@ lint: ## formatting, vet, the project's own rules, staticcheck
 fuzz: ## every fuzz test for FUZZ_TIME (5s)
 	.ci/run fuzz
 
+# What strangers can send to a member: see docs/SECURITY.md.
+STRANGERS = ./server:FuzzMethods ./server:FuzzHTTP ./server:FuzzConnection ./internal/etcdapi:FuzzJWT ./internal/etcdapi:FuzzExtensions \
+	./kv:FuzzParseSecretToken ./internal/restapi:FuzzRead ./internal/transport:FuzzFrames ./internal/transport:FuzzHandshake ./internal/transport:FuzzEndpoint \
+	./internal/founding:FuzzMessage ./internal/replica:FuzzReceive ./internal/replica:FuzzPayload ./internal/snap:FuzzVerify \
+	./internal/discovery:FuzzGossip ./internal/discovery:FuzzState ./internal/discovery:FuzzAnnouncement ./internal/discovery:FuzzBeacon ./internal/discovery:FuzzSeeds
+LONG ?= 10m
+
+.PHONY: fuzz-long secrets security
+
+fuzz-long: ## everything that strangers can send to a member, LONG (10m) each, one after the other
+	for target in $(STRANGERS); do \
+		echo "$$target"; go test $${target%%:*} -run '^$$' -fuzz "^$${target##*:}\$$" -fuzztime $(LONG) -fuzzminimizetime 300x -parallel 1 -timeout 0 || exit 1; \
+	done
+
+secrets: ## a member's life with canaries for secrets, which are looked for in all that it leaves and says
+	go test ./cmd/concord -run '^(TestScannerFindsLeaks|TestSecrets)' -count=1 -v
+
+security: ## govulncheck, which needs its database, and gosec, whose findings docs/SECURITY.md answers (downloads both)
+	.ci/security
+
 SIM = go test ./internal/sim -run '^TestSeeds$$' -count=1 -v -timeout 0 -sim.start=$(START)
 
 sim: ## SEEDS (1000) simulated clusters of a minute each, from seed START (1)
