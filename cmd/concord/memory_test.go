@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+	"time"
 )
 
 // machineOf is the file system of a machine with 8 GiB, with more files.
@@ -68,6 +69,31 @@ func TestHeapShare(t *testing.T) {
 	} {
 		if got := heapShare(c.limit, c.state) - garbageBeforeCollection; got != c.want {
 			t.Errorf("of %d with a state of %d the heap has %d, want %d", c.limit, c.state, got, c.want)
+		}
+	}
+}
+
+func TestRateSetting(t *testing.T) {
+	for text, want := range map[string]struct {
+		rate  float64
+		burst int
+	}{
+		"": {}, "0": {}, "off": {}, "1000": {1000, 1000}, "0.5": {0.5, 1}, "10/500": {10, 500}, "1000000000/1000000000": {1e9, 1e9},
+		"-1": {-1, 0}, "x": {-1, 0}, "1/": {-1, 0}, "1/0": {-1, 0}, "/5": {-1, 0}, "NaN": {-1, 0}, "1e10": {-1, 0}, "1/2/3": {-1, 0},
+	} {
+		l := limitSettings{Rate: text}
+		err := l.checkRate()
+		if want.rate < 0 {
+			if err == nil || !strings.Contains(err.Error(), "--rate-limit") {
+				t.Errorf("%q: %v", text, err)
+			}
+		} else if err != nil || l.rate != want.rate || l.burst != want.burst {
+			t.Errorf("%q: %v at once %d, %v", text, l.rate, l.burst, err)
+		}
+	}
+	for _, l := range []limitSettings{{Connections: -1}, {PerAddress: -1}, {Streams: -1}, {Watches: -1}, {SlowReader: time.Millisecond}} {
+		if l.check() == nil {
+			t.Errorf("%+v is allowed", l)
 		}
 	}
 }
