@@ -61,8 +61,11 @@ const kept = 8
 func (d *warden) changeAccess() *command {
 	rnd := d.w.load
 	c := &command{aboutRights: aboutRights{access: d.drawAccess()}}
-	if len(d.w.people.credentials) > 0 && rnd.is(0.3) {
-		c.who = pick(rnd, d.w.people.credentials...).caller()
+	switch known := d.w.people.credentials; {
+	case d.manager != nil && rnd.is(0.3):
+		c.who = d.manager.caller()
+	case len(known) > 0 && rnd.is(0.3):
+		c.who = pick(rnd, known...).caller()
 	}
 	return c
 }
@@ -88,6 +91,9 @@ func (d *warden) drawAccess() *accessChange {
 		t.TTL = rnd.between(50*time.Millisecond, 5*time.Second).Round(time.Millisecond)
 	}
 	t.Roles = pick(rnd, nil, []string{"some"}, []string{"some", "other"}, []string{kv.AuthAdminRole}, []string{kv.RootName})
+	if len(t.Roles) > 0 && t.Roles[0] == kv.AuthAdminRole {
+		d.manager = n
+	}
 	if rnd.is(0.5) {
 		t.Permissions = []kv.Permission{{Access: kv.ReadWriteAccess, Key: []byte("k"), End: []byte(pick(rnd, "l", "k002"))}}
 	}

@@ -12,7 +12,8 @@ import (
 // a user's name, or with a token.
 type warden struct {
 	client
-	step int
+	step    int
+	manager *credential // the last token that may manage tokens, if it was made
 }
 
 // guest is who the guests are when they are not root or nobody.
