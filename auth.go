@@ -8,6 +8,7 @@ import (
 	"github.com/concord-kv/concord/internal/auth"
 	"github.com/concord-kv/concord/internal/machine"
 	"github.com/concord-kv/concord/kv"
+	"github.com/concord-kv/concord/observe"
 )
 
 var _ kv.Authority = (*Node)(nil)
@@ -46,7 +47,7 @@ func (n *Node) DisableAuth(ctx context.Context) (kv.Header, error) {
 }
 
 func (n *Node) changeAuth(ctx context.Context, c auth.Change) (kv.Header, error) {
-	return n.headerCommand(ctx, func(dst []byte) []byte { return machine.EncodeAuth(dst, &c) })
+	return n.headerCall(ctx, observe.OpAuth, func(dst []byte) []byte { return machine.EncodeAuth(dst, &c) })
 }
 
 // Authorize implements [kv.Guard]. For the rights to manage and to take backups
@@ -54,6 +55,15 @@ func (n *Node) changeAuth(ctx context.Context, c auth.Change) (kv.Header, error)
 // had within an election time-out, what this member knows decides: then a backup
 // may be what is needed most.
 func (n *Node) Authorize(ctx context.Context, r kv.Right) error {
+	err := n.authorize(ctx, r)
+	if err != nil {
+		tellRefused(ctx, n.figures.events.hub.Load(), 0, err)
+	}
+	return err
+}
+
+// authorize is Authorize as a part of a call that is told of.
+func (n *Node) authorize(ctx context.Context, r kv.Right) error {
 	if kv.CallerOf(ctx) == nil {
 		return nil
 	}
@@ -71,6 +81,16 @@ func (n *Node) Authorize(ctx context.Context, r kv.Right) error {
 
 // CheckPassword implements [kv.Guard].
 func (n *Node) CheckPassword(ctx context.Context, user, password string) (authRevision uint64, err error) {
+	c := n.begin(ctx, observe.OpAuthenticate)
+	authRevision, err = n.checkPassword(ctx, user, password)
+	if c != nil {
+		n.tellLogin(user, err)
+		n.end(ctx, c, err)
+	}
+	return authRevision, err
+}
+
+func (n *Node) checkPassword(ctx context.Context, user, password string) (authRevision uint64, err error) {
 	if err := n.barrier(ctx, kv.Strong); err != nil {
 		return 0, err
 	}

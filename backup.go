@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/concord-kv/concord/internal/backup"
 	"github.com/concord-kv/concord/internal/snap"
 	"github.com/concord-kv/concord/kv"
+	"github.com/concord-kv/concord/observe"
 )
 
 // Backup writes a backup of everything this member has applied, from a view:
@@ -15,7 +17,33 @@ import (
 // has all that was acknowledged before the call. A file that got it may be
 // restored by 'concord backup restore' only if Backup returned nil.
 func (n *Node) Backup(ctx context.Context, w io.Writer) error {
-	if err := n.Authorize(ctx, kv.TakeBackup); err != nil {
+	c, began, counted := n.begin(ctx, observe.OpSnapshot), time.Now(), &counter{w: w}
+	err := n.backup(ctx, counted)
+	if c != nil {
+		c.event.Bytes = counted.n
+		n.end(ctx, c, err)
+	}
+	if f := n.figures.events.hub.Load().Backup; f != nil {
+		f(observe.Backup{Bytes: counted.n, Revision: int64(n.machine.Status().Revision), Duration: time.Since(began), Err: err})
+	}
+	return err
+}
+
+// counter counts what is written.
+type counter struct {
+	w io.Writer
+	n int64
+}
+
+// Write implements io.Writer.
+func (c *counter) Write(b []byte) (int, error) {
+	n, err := c.w.Write(b)
+	c.n += int64(n)
+	return n, err
+}
+
+func (n *Node) backup(ctx context.Context, w io.Writer) error {
+	if err := n.authorize(ctx, kv.TakeBackup); err != nil {
 		return err
 	}
 	if err := n.barrier(ctx, kv.Strong); err != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/concord-kv/concord/internal/snap"
 	"github.com/concord-kv/concord/internal/wal"
 	"github.com/concord-kv/concord/kv"
+	"github.com/concord-kv/concord/observe"
 )
 
 // disk is what a member keeps in its data directory.
@@ -38,6 +39,7 @@ const diskRetry = time.Second
 // back before it uses more of it.
 type diskLog struct {
 	*wal.Log
+	events *events
 	// Owned by the goroutine that appends.
 	retried time.Time
 }
@@ -49,7 +51,7 @@ func (l *diskLog) Append(batches ...wal.Batch) error {
 			return err
 		}
 	}
-	return l.Log.Append(batches...)
+	return l.events.append(l.Log, batches)
 }
 
 // checkSpace refuses what would fill a full disk further. The log's reserve is
@@ -86,11 +88,13 @@ func (n *Node) tendDisk(ctx context.Context) error {
 		was := full
 		if full = n.disk.log.NoSpace(); !full {
 			if was {
+				n.figures.events.disk(observe.DiskRecovered)
 				n.log.Info("the disk has space again; writes are taken")
 			}
 			continue
 		}
 		if !was {
+			n.figures.events.disk(observe.DiskFull)
 			n.log.Error("the disk of the data directory is full; puts are refused until there is space", "dir", n.cfg.dir)
 		}
 		s := n.replica.Status()

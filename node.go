@@ -81,6 +81,7 @@ func (n *Node) start(loops ...func(context.Context) error) {
 			err := loop(ctx)
 			if err != nil && !errors.Is(err, context.Canceled) && !(n.closing.left.Load() && errors.Is(err, ErrRemoved)) {
 				once.Do(func() { n.closing.failed = err })
+				n.figures.events.ended(err)
 				n.log.Error("member ends", "error", err)
 				cancel()
 			}

@@ -45,7 +45,9 @@ func (n *Node) Subscribe(ctx context.Context, names ...string) (*observe.Subscri
 
 // events are those of a member, and who listens to them.
 type events struct {
-	hub observe.Hub
+	hub    observe.Hub
+	member uint64 // set by begin, then read only
+	part   part
 	// slow is from when on a call is logged; 0 is never.
 	slow time.Duration
 	// calls says that somebody wants to know of calls.

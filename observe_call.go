@@ -81,13 +81,25 @@ func tellRefused(ctx context.Context, o *observe.Observer, op observe.Op, err er
 			o.Auth(observe.Auth{Kind: observe.Denied, User: user, Op: op})
 		}
 	case kv.Unauthenticated:
-		if o.Auth != nil {
+		if o.Auth != nil && op != observe.OpAuthenticate { // which is told as a login
 			o.Auth(observe.Auth{Kind: observe.UnknownCaller, User: user, Op: op})
 		}
 	default:
 		if limit := limitOf(err); limit != "" && o.Limit != nil {
 			o.Limit(observe.Limit{Kind: observe.LimitHit, Limit: limit, Who: user})
 		}
+	}
+}
+
+// tellLogin tells of a password that was checked.
+func (n *Node) tellLogin(user string, err error) {
+	f := n.figures.events.hub.Load().Auth
+	switch {
+	case f == nil:
+	case err == nil:
+		f(observe.Auth{Kind: observe.LoggedIn, User: user, Op: observe.OpAuthenticate})
+	case kv.CodeOf(err) == kv.Unauthenticated:
+		f(observe.Auth{Kind: observe.LoginFailed, User: user, Op: observe.OpAuthenticate})
 	}
 }
 

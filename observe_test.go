@@ -29,8 +29,8 @@ func heardEvent[E observe.Event](t *testing.T, s *observe.Subscription) (e E) {
 	return e
 }
 
-// told is a call and what is to be told of it.
-type told struct {
+// toldCall is a call and what is to be told of it.
+type toldCall struct {
 	name, level, result string
 	keys                int
 	ttl, condition      bool
@@ -45,9 +45,9 @@ func putOp(key string) kv.Op { return kv.Op{Kind: kv.OpPut, Key: []byte(key), Va
 func delOp(key string) kv.Op { return kv.Op{Kind: kv.OpDelete, Key: []byte(key)} }
 func getOp(key string) kv.Op { return kv.Op{Kind: kv.OpRange, Range: &kv.Range{Key: []byte(key)}} }
 
-func toldWrites(n *Node) []told {
+func toldWrites(n *Node) []toldCall {
 	absent := []kv.Compare{{Key: []byte("absent"), Target: kv.CompareVersion}}
-	return []told{
+	return []toldCall{
 		{"api.put", "", "ok", 1, false, false, txnOf(n, kv.Txn{Success: []kv.Op{putOp("a")}})},
 		{"api.put", "", "ok", 1, true, false, func(ctx context.Context) error {
 			_, err := n.Put(ctx, "b", "v", kv.WithTTL(time.Hour))
@@ -65,9 +65,9 @@ func toldWrites(n *Node) []told {
 }
 
 // toldReads are the calls after toldWrites.
-func toldReads(n *Node) []told {
+func toldReads(n *Node) []toldCall {
 	lease := kv.LeaseID(7)
-	return []told{
+	return []toldCall{
 		{"api.get_many", "strong", "ok", 2, false, false, txnOf(n, kv.Txn{Success: []kv.Op{getOp("a"), getOp("b")}})},
 		{"api.get", "strong", "ok", 1, false, false, func(ctx context.Context) error {
 			_, err := n.Get(ctx, "a", kv.Strong)

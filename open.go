@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"syscall"
+	"time"
 
 	"github.com/concord-kv/concord/internal/backup"
 	"github.com/concord-kv/concord/internal/founding"
@@ -22,6 +23,7 @@ import (
 	"github.com/concord-kv/concord/internal/vfs"
 	"github.com/concord-kv/concord/internal/wal"
 	"github.com/concord-kv/concord/kv"
+	"github.com/concord-kv/concord/observe"
 )
 
 // Open opens the member whose data is in dir, and makes it if there is none.
@@ -99,7 +101,7 @@ func openMember(ctx context.Context, cfg config) (_ *Node, err error) {
 		return nil, err
 	}
 	loops := append(n.duties(), n.replica.Run, n.tendDisk, n.tendMemory, n.announce, n.tend, n.raise, n.followSettings,
-		n.compare, n.heedAlarms)
+		n.compare, n.heedAlarms, n.tellStatus)
 	if n.transport != nil {
 		watch, err := n.tellOfCluster(id, peers)
 		if err != nil {
@@ -198,26 +200,28 @@ func (n *Node) openStore(id memberfile.File) error {
 		return damaged(fmt.Errorf("open log: %w", err), n.cfg.together())
 	}
 	n.onClose("log", log.Close)
-	n.disk.log, n.disk.snaps = &diskLog{Log: log}, snaps
+	n.disk.log, n.disk.snaps = &diskLog{Log: log, events: &n.figures.events}, snaps
 	n.machine = machine.New(machine.Options{Level: n.cfg.level()})
 	n.onClose("machine", func() error { n.machine.Close(); return nil })
 	n.cfg.memory = newMemory(n.cfg.limit, n.machine.MemoryBytes, n.cfg.heap)
 	cfg := replica.Config{
-		ID: id.ID, Cluster: id.Cluster, Machine: n.machine, Log: n.disk.log, Snapshots: snapshots{snaps},
+		ID: id.ID, Cluster: id.Cluster, Log: n.disk.log, Snapshots: snapshots{snaps},
 		Options: replica.Options{
 			Heartbeat: n.cfg.heartbeat, Election: n.cfg.election,
 			SnapshotBytes: n.cfg.snapshot, MaxCommandBytes: n.maxCommand(),
 			ReadLease: id.ReadLease,
 		},
-		Now: n.cfg.lab.Now, Logger: n.log, Observer: n.figures.observer(),
+		Now: n.cfg.lab.Now, Logger: n.log, Observer: n.figures.events.with(n.figures.observer()),
 	}
 	if n.transport != nil {
 		cfg.Transport = n.transport
 	}
+	cfg.Machine = n.machine
 	if n.cfg.hands.stray != nil {
 		cfg.Machine = n.cfg.hands.stray(n.machine)
 	}
 	n.id = kv.MemberID(id.ID)
+	cfg.Machine = n.figures.events.begin(n, cfg.Machine, log.LastIndex())
 	n.figures.steward = steward.New(steward.Config{Cluster: tended{n}, Interval: n.cfg.election, Logger: n.log})
 	if n.replica, err = replica.New(cfg); err != nil {
 		return damaged(fmt.Errorf("start from disk: %w", err), n.cfg.together())
@@ -254,8 +258,11 @@ func damaged(err error, cluster bool) error {
 func (n *Node) newTransport(id memberfile.File, l net.Listener, h *peerHandler) *transport.Transport {
 	return transport.New(transport.Config{
 		ID: id.ID, Cluster: id.Cluster, Listener: l, Handler: h, Logger: n.log,
-		RoundTrip: n.figures.roundTrips.add,
-		Dial:      n.cfg.dialPeer, MaxMessage: n.maxCommand() + 8<<20,
+		RoundTrip: func(peer uint64, took time.Duration) {
+			n.figures.roundTrips.add(peer, took)
+			n.figures.events.peer(observe.RoundTrip, peer, took)
+		},
+		Dial: n.cfg.dialPeer, MaxMessage: n.maxCommand() + 8<<20,
 	})
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/concord-kv/concord/internal/steward"
 	"github.com/concord-kv/concord/internal/transport"
 	"github.com/concord-kv/concord/kv"
+	"github.com/concord-kv/concord/observe"
 )
 
 // Members ask each other, besides Raft's messages, by calls to an address. The
@@ -214,7 +215,16 @@ func (n *Node) others() []string {
 
 // change makes changes of membership, all at once or none, on whoever leads.
 func (n *Node) change(ctx context.Context, changes ...machine.MemberChange) error {
-	if err := n.Authorize(ctx, kv.ManageCluster); err != nil {
+	c := n.begin(ctx, observe.OpMember)
+	err := n.changeMembers(ctx, changes)
+	if c != nil {
+		n.end(ctx, c, err)
+	}
+	return err
+}
+
+func (n *Node) changeMembers(ctx context.Context, changes []machine.MemberChange) error {
+	if err := n.authorize(ctx, kv.ManageCluster); err != nil {
 		return err
 	}
 	return n.onLeader(ctx, peerRequest{Change: changes, Caller: n.caller(ctx)}, func(ctx context.Context) error {

@@ -11,6 +11,7 @@ import (
 	"github.com/concord-kv/concord/internal/replica"
 	"github.com/concord-kv/concord/internal/transport"
 	"github.com/concord-kv/concord/kv"
+	"github.com/concord-kv/concord/observe"
 )
 
 // peerHandler takes what other members send: questions about founding from the
@@ -74,11 +75,17 @@ func (h *peerHandler) PeerUp(id uint64) {
 	if r := h.replica.Load(); r != nil {
 		r.PeerUp(id)
 	}
+	if n := h.node.Load(); n != nil {
+		n.figures.events.peer(observe.Connected, id, 0)
+	}
 }
 
 func (h *peerHandler) PeerDown(id uint64) {
 	if r := h.replica.Load(); r != nil {
 		r.PeerDown(id)
+	}
+	if n := h.node.Load(); n != nil {
+		n.figures.events.peer(observe.Disconnected, id, 0)
 	}
 }
 

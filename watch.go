@@ -10,6 +10,7 @@ import (
 
 	"github.com/concord-kv/concord/internal/mvcc"
 	"github.com/concord-kv/concord/kv"
+	"github.com/concord-kv/concord/observe"
 )
 
 // A watch is a read: a cursor into history, and a wake-up when its range
@@ -26,23 +27,8 @@ const (
 // Watch implements [kv.Watcher].
 func (n *Node) Watch(ctx context.Context, w kv.WatchRequest) iter.Seq2[kv.WatchBatch, error] {
 	return func(yield func(kv.WatchBatch, error) bool) {
-		if err := n.cfg.limits.CheckWatch(&w); err != nil {
-			yield(kv.WatchBatch{}, err)
-			return
-		}
-		if err := n.mayServe(); err != nil {
-			yield(kv.WatchBatch{}, err)
-			return
-		}
-		if w.Start == 0 {
-			// What was acknowledged before the call is not "after now".
-			if err := n.barrier(ctx, kv.Strong); err != nil {
-				yield(kv.WatchBatch{}, err)
-				return
-			}
-		}
-		c := &cursor{node: n, req: w, yield: yield, caller: n.caller(ctx)}
-		if err := c.enter(); err != nil {
+		c := &cursor{node: n, req: w, yield: yield}
+		if err := c.admit(ctx); err != nil {
 			yield(kv.WatchBatch{}, err)
 			return
 		}
@@ -50,6 +36,28 @@ func (n *Node) Watch(ctx context.Context, w kv.WatchRequest) iter.Seq2[kv.WatchB
 			yield(kv.WatchBatch{}, err)
 		}
 	}
+}
+
+// admit returns nil when the watch may begin.
+func (c *cursor) admit(ctx context.Context) error {
+	call := c.node.begin(ctx, observe.OpWatch)
+	err := c.node.cfg.limits.CheckWatch(&c.req)
+	if err == nil {
+		err = c.node.mayServe()
+	}
+	if err == nil && c.req.Start == 0 {
+		// What was acknowledged before the call is not "after now".
+		err = c.node.barrier(ctx, kv.Strong)
+	}
+	if err == nil {
+		c.caller = c.node.caller(ctx)
+		err = c.enter()
+	}
+	if call != nil {
+		call.event.Bytes = int64(len(c.req.Key) + len(c.req.End))
+		c.node.end(ctx, call, err)
+	}
+	return err
 }
 
 // cursor is one watch under way.
@@ -80,7 +88,10 @@ type cursor struct {
 // that are small let the runtime keep their stacks at 4 KiB.
 func (c *cursor) run(ctx context.Context) error {
 	rev, more, err := c.begin()
-	defer func() { c.watcher.Close() }()
+	defer func() {
+		c.watcher.Close()
+		c.tell(observe.WatchCancelled, 0, 0)
+	}()
 	for more && err == nil {
 		if more, err = c.read(c.next, rev); !more || err != nil {
 			break
@@ -100,6 +111,7 @@ func (c *cursor) run(ctx context.Context) error {
 // to which history is to be read, and whether the consumer wants it.
 func (c *cursor) begin() (rev kv.Revision, more bool, err error) {
 	rev, compacted := c.register()
+	c.tell(observe.WatchCreated, 0, 0)
 	c.next = c.req.Start
 	if c.next == 0 {
 		c.next = rev + 1
@@ -237,10 +249,18 @@ func (c *cursor) read(from, to kv.Revision) (more bool, err error) {
 		if err != nil {
 			return false, err
 		}
+		if reached < to {
+			c.tell(observe.WatchLagging, 0, to-reached)
+		}
+		events := 0
 		for i := range c.batches {
 			if !c.yield(c.batches[i], nil) {
 				return false, nil
 			}
+			events += len(c.batches[i].Events)
+		}
+		if events > 0 {
+			c.tell(observe.WatchDispatched, events, to-reached)
 		}
 		from = reached + 1
 		c.seen = max(c.seen, reached)

@@ -27,7 +27,7 @@ type Apply struct {
 	Operation string
 	Bytes     int64
 	Duration  time.Duration
-	// Replayed says that the entry was committed before the member started.
+	// Replayed says that the entry was in the log when the member started.
 	Replayed bool
 }
 
@@ -63,9 +63,9 @@ const stateName = "state.change"
 
 // State is a member's part in Raft after it changed.
 type State struct {
-	// Role is "recovering" until the member has applied what was in its log at
-	// the start, then "follower", "pre-candidate", "candidate", "leader" or
-	// "learner". Before is the role until now, "" at the start.
+	// Role is "recovering" for a follower that has not applied all that was in
+	// its log at the start, else "follower", "pre-candidate", "candidate",
+	// "leader" or "learner". Before is the role until now, "" at the start.
 	Role, Before string
 	Member, Term uint64
 	// Leader is 0 where none is known.
@@ -143,9 +143,9 @@ const (
 	DiskWritten DiskKind = iota + 1
 	// DiskStalled: a write has not ended for an election timeout.
 	DiskStalled
-	// DiskRecovered: it has, after all.
+	// DiskRecovered: it has, after all, or there is space again.
 	DiskRecovered
-	// DiskFull: the log cannot be written, and is tried again.
+	// DiskFull: there is no space left, and puts are refused.
 	DiskFull
 )
 

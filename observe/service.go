@@ -148,7 +148,8 @@ const backupName = "backup.created"
 
 // Backup is a copy of the store that was made and read by somebody.
 type Backup struct {
-	Bytes    int64
+	Bytes int64
+	// Revision of the store when it was done.
 	Revision int64
 	Duration time.Duration
 	// Err is why it is not whole.

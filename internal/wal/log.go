@@ -6,6 +6,7 @@ import (
 	"math"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/concord-kv/concord/internal/vfs"
 )
@@ -20,10 +21,11 @@ type Log struct {
 	bufs chan []byte // buffers of readers, to be used again
 
 	// Owned by the goroutine that appends.
-	enc   encoder
-	seg   *segment // the current one, the last of segs
-	err   error    // why the log takes no more writes
-	moved bool     // base has moved since it was last written
+	enc    encoder
+	seg    *segment // the current one, the last of segs
+	err    error    // why the log takes no more writes
+	moved  bool     // base has moved since it was last written
+	synced time.Duration
 
 	mu     sync.RWMutex // guards what follows; written by the appender only
 	x      index
@@ -82,6 +84,10 @@ func (l *Log) Size() int64 {
 // prepared (at least the reserve), and its caller should now refuse all
 // that does not free space.
 func (l *Log) NoSpace() bool { return l.pre.noSpace.Load() }
+
+// SyncTime is how long the fdatasync of the last write took. Only the goroutine
+// that appends may call it.
+func (l *Log) SyncTime() time.Duration { return l.synced }
 
 // Prepare tries again to have a next segment and the reserve. It returns
 // ErrNoSpace while the disk is full.
@@ -216,9 +222,11 @@ func (l *Log) commit() error {
 	if err != nil {
 		return l.fail(err)
 	}
+	began := time.Now()
 	if err := e.seg.file.Sync(); err != nil {
 		return l.fail(err)
 	}
+	l.synced = time.Since(began)
 	e.seg.lastPoint = e.lastAt
 	e.seg.used.Store(used)
 	l.mu.Lock()
