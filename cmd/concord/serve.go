@@ -77,6 +77,8 @@ type timingSettings struct {
 type logSettings struct {
 	Level  string `set:"log-level" usage:"debug, info, warn or error (default debug in dev, info in prod); none of them writes per request"`
 	Format string `set:"log-format" usage:"text or json"`
+	// Slow is from when on a request is logged; 0 is never.
+	Slow time.Duration `set:"slow-request" usage:"log requests that take this long or longer, with the times of their parts; 0 logs none"`
 }
 
 func defaultServeSettings() serveSettings {
@@ -86,7 +88,7 @@ func defaultServeSettings() serveSettings {
 		Requests: requestSettings{MaxBytes: 64 << 20, MaxKeyBytes: 1024, MaxTxnOps: 10_000},
 		Limits:   limitSettings{Memory: "75%"},
 		Auth:     authSettings{Token: "simple"},
-		Log:      logSettings{Format: "text"}, TLS: tlsSettings{MinVersion: "1.3"},
+		Log:      logSettings{Format: "text", Slow: time.Second}, TLS: tlsSettings{MinVersion: "1.3"},
 	}
 }
 
@@ -315,7 +317,7 @@ func (s *serveSettings) limits() kv.Limits {
 func (s *serveSettings) nodeOptions(log *slog.Logger) ([]concord.Option, error) {
 	opts := []concord.Option{
 		concord.Name(s.Name), concord.Logger(log), concord.Limits(s.limits()), concord.MemoryLimit(s.Limits.memory),
-		concord.Timing(s.Timing.Heartbeat, s.Timing.ElectionTimeout),
+		concord.Timing(s.Timing.Heartbeat, s.Timing.ElectionTimeout), concord.SlowRequests(s.Log.Slow),
 	}
 	if s.Peers.Rejoin {
 		opts = append(opts, concord.Rejoin())
