@@ -138,7 +138,7 @@ func (c *healthCounts) tell(ok bool) {
 // figures are what the server itself counts and knows.
 func (s *Server) figures() telemetry.Server {
 	return telemetry.Server{
-		EtcdVersion: etcdapi.Version, Quota: s.cfg.Quota,
+		EtcdVersion: etcdapi.Version, Quota: s.cfg.Etcd.Quota,
 		Connections: s.split.open.Load(), Received: s.split.traffic.received.Load(), Sent: s.split.traffic.sent.Load(),
 		Healthy: s.ready.counts.good.Load(), Unhealthy: s.ready.counts.bad.Load(),
 		CertificateEnds: s.certificateEnds(),

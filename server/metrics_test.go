@@ -61,7 +61,7 @@ func TestMetrics(t *testing.T) {
 		Log: kv.LogFigures{Entries: 7, Writes: writes},
 	}}
 	cluster.leader.Store(1)
-	addrs, _ := start(t, kvtest.NewModel(kv.Limits{}), cluster, server.Config{Quota: 1 << 31})
+	addrs, _ := start(t, kvtest.NewModel(kv.Limits{}), cluster, server.Config{Etcd: server.EtcdConfig{Quota: 1 << 31}})
 	conn, base := dial(t, addrs[0].String(), insecure.NewCredentials()), "http://"+addrs[0].String()
 	if _, err := pb.NewKVClient(conn).Put(t.Context(), &pb.PutRequest{Key: []byte("a")}); err != nil {
 		t.Fatal(err)

@@ -59,13 +59,10 @@ type Config struct {
 	// default 5 s.
 	Drain time.Duration
 
-	// MinLeaseTTL raises shorter leases of etcd clients; default 2 s, etcd's.
-	MinLeaseTTL time.Duration
-	// WatchProgress is the interval of etcd's watch progress notifications;
-	// default 10 min, etcd's.
-	WatchProgress time.Duration
-	// Quota is what etcd's status shows as the database quota; default none.
-	Quota int64
+	// Etcd is about what etcd's clients see.
+	Etcd EtcdConfig
+	// Tracing has calls traced; default none.
+	Tracing Tracing
 	// Clients bounds what callers may have, alone and together.
 	Clients ClientLimits
 	// Auth is for stores that are a [kv.Authority].
@@ -74,6 +71,25 @@ type Config struct {
 	// connections.
 	HTTP      HTTPConfig
 	KeepAlive KeepAliveConfig
+}
+
+// EtcdConfig has settings that etcd has, too.
+type EtcdConfig struct {
+	// MinLeaseTTL raises shorter leases of etcd clients; default 2 s, etcd's.
+	MinLeaseTTL time.Duration
+	// WatchProgress is the interval of etcd's watch progress notifications;
+	// default 10 min, etcd's.
+	WatchProgress time.Duration
+	// Quota is what etcd's status shows as the database quota; default none.
+	Quota int64
+}
+
+// Tracing wraps what serves calls, so that it sees them.
+type Tracing interface {
+	// Registrar returns a registrar by which s gets the services.
+	Registrar(s grpc.ServiceRegistrar) grpc.ServiceRegistrar
+	// Handler wraps the pages, the JSON gateway among them.
+	Handler(next http.Handler) http.Handler
 }
 
 // KeepAliveConfig says how gRPC connections are kept alive, and by whom.
@@ -172,8 +188,8 @@ func New(store kv.Store, cluster kv.Cluster, cfg Config) (_ *Server, err error) 
 	s.limits = newLimits(cfg)
 	s.split = newSplitter(cfg, s.listeners[0].Addr(), s.limits)
 	s.api = etcdapi.New(store, cluster, etcdapi.Options{
-		Limits: cfg.Limits, InFlightBytes: cfg.Clients.InFlightBytes, Quota: cfg.Quota,
-		MinLeaseTTL: cfg.MinLeaseTTL, Progress: cfg.WatchProgress, ClientScheme: s.scheme(), PeerScheme: peerScheme(cluster),
+		Limits: cfg.Limits, InFlightBytes: cfg.Clients.InFlightBytes, Quota: cfg.Etcd.Quota,
+		MinLeaseTTL: cfg.Etcd.MinLeaseTTL, Progress: cfg.Etcd.WatchProgress, ClientScheme: s.scheme(), PeerScheme: peerScheme(cluster),
 		Tokens: tokens, AuthRequired: cfg.Auth.Required, Callers: s.limits, Logger: cfg.Logger,
 	})
 	s.limits.api = s.api
@@ -215,7 +231,7 @@ func (s *Server) newHTTPServer(store kv.Store, cluster kv.Cluster) *http.Server 
 		return ok && authority.Auth().Enabled
 	}
 	return &http.Server{
-		Handler:           limited{&access{cfg: s.cfg.HTTP, certified: certified, next: s.limits.pages(pages.mux)}},
+		Handler:           s.tracedPages(limited{&access{cfg: s.cfg.HTTP, certified: certified, next: s.limits.pages(pages.mux)}}),
 		ReadHeaderTimeout: s.cfg.Handshake,
 		ReadTimeout:       30 * time.Second,
 		IdleTimeout:       2 * time.Minute,
@@ -272,7 +288,7 @@ func (s *Server) newGRPC() *grpc.Server {
 		}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: s.cfg.KeepAlive.Interval, Timeout: s.cfg.KeepAlive.Timeout}),
 	)
-	all := limitedServices{counted{weighed{g, &s.work}, s.metrics}, s.limits}
+	all := limitedServices{counted{weighed{s.traced(g), &s.work}, s.metrics}, s.limits}
 	s.api.Register(all)
 	s.health = newHealthService(s.ready)
 	healthpb.RegisterHealthServer(s.api.Guard(all), s.health)

@@ -162,7 +162,7 @@ func TestEtcdMeanings(t *testing.T) {
 	}
 	v := newEtcdValues()
 	cfg := v.serverConfig(slog.New(slog.DiscardHandler))
-	if cfg.Limits.Ops != 128 || cfg.Limits.RequestBytes != 1572864 || cfg.MinLeaseTTL != 2*time.Second || cfg.Quota != 2<<30 || cfg.KeepAlive.Interval != 2*time.Hour || cfg.HTTP.NoGateway {
+	if cfg.Limits.Ops != 128 || cfg.Limits.RequestBytes != 1572864 || cfg.Etcd.MinLeaseTTL != 2*time.Second || cfg.Etcd.Quota != 2<<30 || cfg.KeepAlive.Interval != 2*time.Hour || cfg.HTTP.NoGateway {
 		t.Errorf("defaults %+v", cfg)
 	}
 	urls, err := parseURLs("http://a:1, https://b:2,http://a:1,unix:///x")

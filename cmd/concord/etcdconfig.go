@@ -70,12 +70,14 @@ func (v etcdValues) serverConfig(log *slog.Logger) server.Config {
 	}
 	election := time.Duration(v.number("election-timeout")) * time.Millisecond
 	return server.Config{
-		Logger: log, Limits: v.limits(), Quota: v.quota(),
+		Logger: log, Limits: v.limits(),
 		Streams: uint32(min(v.number("max-concurrent-streams"), math.MaxUint32)),
-		// As etcd: one and a half elections, in whole seconds.
-		MinLeaseTTL:   (election*3/2 + time.Second - 1).Truncate(time.Second),
-		WatchProgress: v.duration("watch-progress-notify-interval"),
-		Auth:          server.AuthConfig{Token: v.text("auth-token"), TTL: time.Duration(v.number("auth-token-ttl")) * time.Second},
+		Etcd: server.EtcdConfig{
+			// As etcd: one and a half elections, in whole seconds.
+			MinLeaseTTL:   (election*3/2 + time.Second - 1).Truncate(time.Second),
+			WatchProgress: v.duration("watch-progress-notify-interval"), Quota: v.quota(),
+		},
+		Auth: server.AuthConfig{Token: v.text("auth-token"), TTL: time.Duration(v.number("auth-token-ttl")) * time.Second},
 		HTTP: server.HTTPConfig{
 			Origins: v.list("cors"), Hosts: v.list("host-whitelist"), NoGateway: !v.on("enable-grpc-gateway"),
 			Profiles: v.on("enable-pprof"),

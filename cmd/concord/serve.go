@@ -38,6 +38,7 @@ type serveSettings struct {
 	Cluster    clusterSettings
 	Log        logSettings
 	Metrics    metricSettings
+	Traces     traceSettings
 	TLS        tlsSettings
 }
 
@@ -133,6 +134,11 @@ func runServe(ctx context.Context, g *globals, s serveSettings) error {
 		return err
 	}
 	s.tellRisks(log)
+	endTraces, err := s.Traces.start(ctx, s.Name, log)
+	if err != nil {
+		return err
+	}
+	defer endTraces()
 	for {
 		opts, err := s.nodeOptions(log)
 		if err != nil {
@@ -156,6 +162,7 @@ func runServe(ctx context.Context, g *globals, s serveSettings) error {
 			Auth: server.AuthConfig{Token: s.Auth.Token, Required: s.prod()},
 		}
 		s.Limits.apply(&cfg)
+		s.Traces.apply(&cfg)
 		if err := s.Metrics.listen(&cfg); err != nil {
 			return errors.Join(err, node.Close(), clients.Close())
 		}
@@ -326,7 +333,7 @@ func (s *serveSettings) nodeOptions(log *slog.Logger) ([]concord.Option, error) 
 	if err != nil {
 		return nil, err
 	}
-	opts = append(append(opts, peers...), s.Cluster.options(s)...)
+	opts = append(append(append(opts, peers...), s.Cluster.options(s)...), s.Traces.options()...)
 	if len(s.Peers.All) == 0 {
 		return opts, nil
 	}

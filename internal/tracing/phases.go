@@ -1,0 +1,103 @@
+package tracing
+
+import (
+	"context"
+	"strconv"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/concord-kv/concord/observe"
+)
+
+// packed is how long a span's context is as an [observe.Trace]: the ids of trace
+// and span, and the flags.
+const packed = len(trace.TraceID{}) + len(trace.SpanID{}) + 1
+
+func pack(c trace.SpanContext) observe.Trace {
+	id, span := c.TraceID(), c.SpanID()
+	var b [packed]byte
+	n := copy(b[:], id[:])
+	n += copy(b[n:], span[:])
+	b[n] = byte(c.TraceFlags())
+	return observe.NewTrace(b[:])
+}
+
+// unpack is the context of the span that is in t; invalid for any other bytes.
+func unpack(t *observe.Trace) trace.SpanContext {
+	b := t.Bytes()
+	if len(b) != packed {
+		return trace.SpanContext{}
+	}
+	var c trace.SpanContextConfig
+	n := copy(c.TraceID[:], b)
+	n += copy(c.SpanID[:], b[n:])
+	c.TraceFlags, c.Remote = trace.TraceFlags(b[n]), true
+	return trace.NewSpanContext(c)
+}
+
+// Observer tells of what a member does for sampled calls: give it to
+// concord.Observe.
+func (t *Tracer) Observer() observe.Observer {
+	return observe.Observer{API: t.api, Proposal: t.proposal}
+}
+
+// under starts a span of that time below the call that e is part of.
+func (t *Tracer) under(parent trace.SpanContext, name string, start time.Time, attrs ...attribute.KeyValue) (context.Context, trace.Span) {
+	return t.tracer.Start(trace.ContextWithRemoteSpanContext(context.Background(), parent), name,
+		trace.WithTimestamp(start), trace.WithAttributes(attrs...))
+}
+
+// api is a call of the member: of several, where a client's call makes several.
+func (t *Tracer) api(e observe.API) {
+	parent := unpack(&e.Trace)
+	if !parent.IsValid() {
+		return
+	}
+	attrs := []attribute.KeyValue{
+		attribute.String("concord.operation", e.Op.String()), attribute.String("concord.result", e.Result),
+		attribute.Int("concord.keys", e.Keys), attribute.Int64("concord.bytes", e.Bytes), attribute.Int64("concord.revision", e.Revision),
+	}
+	if e.Level != "" {
+		attrs = append(attrs, attribute.String("concord.consistency", e.Level))
+	}
+	ctx, span := t.under(parent, e.Name(), e.Start, attrs...)
+	t.phases(ctx, e.Start, e.Phases)
+	span.End(trace.WithTimestamp(e.Start.Add(e.Duration)))
+}
+
+// proposal is the leader's part of a write.
+func (t *Tracer) proposal(e observe.Proposal) {
+	parent := unpack(&e.Trace)
+	if !parent.IsValid() {
+		return
+	}
+	ctx, span := t.under(parent, e.Name(), e.Start,
+		attribute.String("concord.origin", idText(e.Origin)), attribute.Int64("concord.index", int64(e.Index)), attribute.Int64("concord.term", int64(e.Term)))
+	t.phases(ctx, e.Start, e.Phases)
+	for _, a := range e.Acks {
+		span.AddEvent("acknowledged", trace.WithTimestamp(e.Start.Add(a.After)), trace.WithAttributes(attribute.String("concord.member", idText(a.Member))))
+	}
+	span.End(trace.WithTimestamp(e.Start.Add(e.Phases.Applied)))
+}
+
+// idText writes an id as everywhere else.
+func idText(id uint64) string { return strconv.FormatUint(id, 16) }
+
+// phases are spans one after the other, each from the end of the one before. A
+// time that is not known has none, and the next one takes it in.
+func (t *Tracer) phases(ctx context.Context, start time.Time, p observe.Phases) {
+	from := time.Duration(0)
+	for _, phase := range [...]struct {
+		name string
+		end  time.Duration
+	}{{"queue", p.Queued}, {"log", p.Logged}, {"replicate", p.Committed}, {"apply", p.Applied}, {"answer", p.Answered}} {
+		if phase.end == 0 {
+			continue
+		}
+		_, span := t.tracer.Start(ctx, phase.name, trace.WithTimestamp(start.Add(from)))
+		span.End(trace.WithTimestamp(start.Add(max(from, phase.end))))
+		from = max(from, phase.end)
+	}
+}
