@@ -38,7 +38,7 @@ func testIdleWithAccessTokens(t *testing.T) {
 	}
 	entries := func(during time.Duration) int {
 		before := n.Status().Applied
-		time.Sleep(during)
+		<-time.After(during) // in the bubble
 		return int(n.Status().Applied - before)
 	}
 	idle := entries(3 * time.Hour)

@@ -158,7 +158,8 @@ func (m *model) changeAccess(c *command) error {
 			return kv.ErrPermissionDenied
 		}
 	}
-	next, id, err := m.access, kv.TokenID{}, error(nil)
+	var next *auth.Tables
+	id, err := kv.TokenID{}, error(nil)
 	switch none := (kv.TokenID{}); {
 	case a.create != nil:
 		n := kv.AccessToken{ID: a.create.ID, Name: a.create.Name, Roles: a.create.Roles, Permissions: a.create.Permissions, Created: m.now}
