@@ -50,12 +50,26 @@ func (n *Node) end(ctx context.Context, c *call, err error) {
 	if o.API != nil {
 		o.API(*ev)
 	}
+	if o.Proposal != nil && !ev.Trace.IsZero() && c.timing.Applied != 0 {
+		n.tellProposal(o, ev)
+	}
 	if err != nil {
 		tellRefused(ctx, o, ev.Op, err)
 	}
 	if e.slow > 0 && ev.Duration >= e.slow {
 		n.logSlow(ev)
 	}
+}
+
+// tellProposal tells, as the leader, of a write that carries a trace.
+func (n *Node) tellProposal(o *observe.Observer, ev *observe.API) {
+	s := n.replica.Status()
+	if s.Role != replica.Leader {
+		return
+	}
+	p := observe.Proposal{Trace: ev.Trace, Origin: uint64(n.id), Term: s.Term, Start: ev.Start, Phases: ev.Phases}
+	p.Phases.Answered = 0
+	o.Proposal(p)
 }
 
 // resultOf is an error in the words of its code.

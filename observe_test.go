@@ -259,3 +259,31 @@ func TestSlowRequestsAreLogged(t *testing.T) {
 		t.Errorf("%d lines of slow requests:\n%s", lines, log.String())
 	}
 }
+
+// TestTracesAreTold: in the event of the call, and by the leader in that of the
+// proposal; only where somebody asks for them.
+func TestTracesAreTold(t *testing.T) {
+	var calls []observe.API
+	var proposals []observe.Proposal
+	n, err := Open(t.Context(), t.TempDir(), Observe(observe.Observer{
+		API:      func(e observe.API) { calls = append(calls, e) },
+		Proposal: func(e observe.Proposal) { proposals = append(proposals, e) },
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	trace := observe.NewTrace([]byte("a trace"))
+	if _, err := n.Put(observe.WithTrace(t.Context(), trace), "key", "value"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.Put(t.Context(), "key", "value"); err != nil {
+		t.Fatal(err)
+	}
+	if len(calls) != 2 || calls[0].Trace != trace || !calls[1].Trace.IsZero() {
+		t.Errorf("calls: %+v", calls)
+	}
+	if len(proposals) != 1 || proposals[0].Trace != trace || proposals[0].Origin != uint64(n.id) || proposals[0].Term == 0 || proposals[0].Phases.Applied <= 0 {
+		t.Errorf("proposals: %+v", proposals)
+	}
+}

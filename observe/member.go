@@ -36,11 +36,13 @@ func (e Apply) Name() string { return nameOf(applyNames[:], e.Kind) }
 
 const proposalName = "operation.replicated"
 
-// Proposal is a proposal that carries a trace, as its leader saw it.
+// Proposal is a write that carries a trace, as its leader saw it. What another
+// member forwards to the leader does not bring its trace along yet.
 type Proposal struct {
 	Trace Trace
 	// Origin is the member that was called.
-	Origin      uint64
+	Origin uint64
+	// Index of its entry is 0 where it is not known.
 	Index, Term uint64
 	// Start is when the leader got it, Phases count from there. Answered is 0.
 	Start  time.Time

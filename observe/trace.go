@@ -30,8 +30,9 @@ func (t *Trace) Bytes() []byte { return t.bytes[:t.size] }
 
 type traceKey struct{}
 
-// WithTrace has the calls made with the context carry t. A write takes it along
-// to the leader. It should be done for calls that are sampled, and only for those.
+// WithTrace has the calls made with the context carry t, where an observer has a
+// function for [Proposal]. It should be done for calls that are sampled, and only
+// for those.
 func WithTrace(ctx context.Context, t Trace) context.Context {
 	if t.IsZero() {
 		return ctx
