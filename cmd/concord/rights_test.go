@@ -57,7 +57,7 @@ func commands(etcd string) []asked {
 		{args: "watch in/ --prefix --rev 2 --limit 1", need: reads},
 		{args: "lease grant 1h --id 1b59", need: anybody}, {args: "lease keep-alive --once 1b59", need: writes}, {args: "lease ls", need: reads},
 		{args: "lease revoke 77", need: anybody}, {args: "lease ttl 1b59", need: anybody}, {args: "lease ttl 1b59 --keys", need: reads},
-		{args: "cluster status", need: anybody}, {args: "top --once", need: anybody}, {args: "cluster members", need: anybody}, {args: "cluster autopilot", need: anybody},
+		{args: "cluster status", need: anybody}, {args: "top --once --interval 100ms", need: anybody}, {args: "cluster members", need: anybody}, {args: "cluster autopilot", need: anybody},
 		{args: "cluster autopilot --voters 2", need: manages}, {args: "cluster add nowhere", need: manages}, {args: "cluster promote " + member, need: manages},
 		{args: "cluster remove " + member, need: manages}, {args: "cluster move-leader " + member, need: manages}, {args: "cluster leave " + member, need: manages},
 		{args: "backup create -", need: saves}, {args: "import etcd --prefix in/ --endpoint " + etcd, need: both, once: true}, {args: "import etcd --endpoint " + etcd, need: rules, once: true},
