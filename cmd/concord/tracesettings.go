@@ -45,6 +45,7 @@ func (s *traceSettings) start(ctx context.Context, member string, log *slog.Logg
 	if err != nil || !c.Enabled() {
 		return end, err
 	}
+	c.Logger = log
 	if s.tracer, err = tracing.New(ctx, c); err != nil {
 		return end, err
 	}

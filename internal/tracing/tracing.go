@@ -11,6 +11,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"log/slog"
 	"math"
 	"math/rand/v2"
 	"net/url"
@@ -18,6 +19,7 @@ import (
 	"strconv"
 	"strings"
 
+	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
@@ -44,6 +46,9 @@ type Config struct {
 	Sample float64
 	// Member and Version are told with each span.
 	Member, Version string
+	// Logger is told what cannot be sent; default none. OpenTelemetry has one
+	// place for that in a process: the newest Tracer's counts.
+	Logger *slog.Logger
 }
 
 // Enabled reports whether the configuration or the environment names an
@@ -141,6 +146,8 @@ func New(ctx context.Context, cfg Config) (*Tracer, error) {
 	if err != nil {
 		return nil, err
 	}
+	log := cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
+	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { log.Warn("traces are not sent", "error", err) }))
 	// What is sampled is decided before a span is made.
 	provider := sdktrace.NewTracerProvider(sdktrace.WithBatcher(exporter), sdktrace.WithResource(about), sdktrace.WithSampler(sdktrace.AlwaysSample()))
 	return &Tracer{
