@@ -85,7 +85,7 @@ func must[T any](v T, err error) func(testing.TB) T {
 func TestEveryMetricMoves(t *testing.T) {
 	l := &lookout{T: t, moved: map[string]bool{}}
 	// Apart, and in turn: each server has its own metrics.
-	for _, step := range []func(*lookout){cluster, use, access, disks, memory, strangers, secured, nonsense} {
+	for _, step := range []func(*lookout){cluster, use, pinned, access, disks, memory, strangers, secured, nonsense} {
 		step(l)
 		l.look()
 		l.bases = nil
@@ -110,13 +110,13 @@ func cluster(l *lookout) {
 	// One is killed, falls behind the log, and gets a snapshot.
 	down := (lead + 1) % 3
 	c.Kill(down)
-	for i := range 64 {
-		must(node.Put(ctx, fmt.Sprint("k", i), strings.Repeat("x", 64<<10)))(l.T)
+	for had, i := node.Figures().Log.Last, 0; node.Figures().Log.First <= had+1; i++ {
+		must(node.Put(ctx, fmt.Sprint("k", i%8), strings.Repeat("x", 64<<10)))(l.T)
 	}
 	l.until("concord_peer_lag_entries", "concord_peer_dropped_messages_total", "etcd_server_heartbeat_send_failures_total", "etcd_network_peer_sent_failures_total", "concord_snapshot_seconds", "concord_peer_disconnects_total")
 	c.Restart(down)
-	c.WaitReady()
 	l.serve(c.Node(down), server.Config{})
+	c.WaitReady()
 	// A cut that stands: writes at one side wait, and fail.
 	c.Partition([]int{lead})
 	short, cancel := context.WithTimeout(ctx, 2*time.Second)
@@ -133,9 +133,8 @@ func cluster(l *lookout) {
 	c.WaitReady()
 	// One more, which learns first.
 	must(struct{}{}, node.Backup(ctx, io.Discard))(l.T)
-	c.Add()
-	l.until("concord_learners", "concord_membership_changes_total")
-	l.until("concord_snapshot_send_seconds")
+	l.serve(c.Node(c.Add()), server.Config{})
+	l.until("etcd_server_is_learner", "concord_learners", "concord_membership_changes_total", "concord_snapshot_send_seconds", "concord_snapshot_installed_total")
 }
 
 // use is what clients do, with one member.
@@ -166,7 +165,6 @@ func use(l *lookout) {
 	must(n.SetAlarm(ctx, kv.Alarm{Member: n.Status().Member, Type: kv.AlarmNoSpace}, true))(l.T)
 	l.until(`concord_alarm{alarm="NOSPACE"}`, "etcd_debugging_server_alarms", "concord_backup_errors_total", "concord_backup_seconds", "concord_limit_hits_total")
 	must(n.SetAlarm(ctx, kv.Alarm{Member: n.Status().Member, Type: kv.AlarmNoSpace}, false))(l.T)
-	pinned(l, n, pb.NewMaintenanceClient(conn))
 	for ops := 100_000; !l.moved["etcd_server_slow_apply_total"] && ops <= 1<<22; ops *= 2 {
 		t := kv.Txn{}
 		for i := range ops {
@@ -226,9 +224,11 @@ func watch(l *lookout, n *concord.Node) {
 }
 
 // pinned has a reader hold what is then written anew.
-func pinned(l *lookout, n *concord.Node, m pb.MaintenanceClient) {
+func pinned(l *lookout) {
 	ctx, cancel := context.WithCancel(l.Context())
 	defer cancel()
+	n := l.open(ctx, l.TempDir())
+	must(struct{}{}, n.Ready(ctx))(l.T)
 	value := strings.Repeat("x", 64<<10)
 	write := func() (rev kv.Revision) {
 		for i := range 200 {
@@ -237,8 +237,14 @@ func pinned(l *lookout, n *concord.Node, m pb.MaintenanceClient) {
 		return rev
 	}
 	write()
-	stream := must(m.Snapshot(ctx, &pb.SnapshotRequest{}))(l.T)
-	must(stream.Recv())(l.T)
+	var reading sync.WaitGroup
+	defer reading.Wait()
+	defer cancel()
+	reading.Go(func() {
+		for ctx.Err() == nil {
+			_, _ = n.Range(ctx, kv.Range{Key: []byte("large"), End: []byte("largf")})
+		}
+	})
 	for end := time.Now().Add(30 * time.Second); !l.moved["concord_state_pinned_bytes"] && time.Now().Before(end); l.look() {
 		must(n.Compact(ctx, write()))(l.T)
 	}
@@ -315,7 +321,7 @@ func strangers(l *lookout) {
 	nobody := must(net.Listen("tcp", "127.0.0.1:0"))(l.T)
 	addr := nobody.Addr().String()
 	must(struct{}{}, nobody.Close())(l.T)
-	l.open(l.Context(), l.TempDir(), concord.PeerListener(must(net.Listen("tcp", "127.0.0.1:0"))(l.T)),
+	l.open(l.Context(), l.TempDir(), concord.Secret(concord.NewSecret()), concord.PeerListener(must(net.Listen("tcp", "127.0.0.1:0"))(l.T)),
 		concord.Cluster("alone", concord.Size(1), concord.Join(addr), concord.NoMulticast(), concord.Gossip("127.0.0.1:0")))
 	l.until("concord_discovery_processes")
 }
