@@ -85,7 +85,7 @@ func must[T any](v T, err error) func(testing.TB) T {
 func TestEveryMetricMoves(t *testing.T) {
 	l := &lookout{T: t, moved: map[string]bool{}}
 	// Apart, and in turn: each server has its own metrics.
-	for _, step := range []func(*lookout){cluster, use, pinned, access, disks, memory, strangers, secured, nonsense} {
+	for _, step := range []func(*lookout){cluster, use, access, disks, memory, strangers, secured, nonsense} {
 		step(l)
 		l.look()
 		l.bases = nil
@@ -221,33 +221,6 @@ func watch(l *lookout, n *concord.Node) {
 	cancel()
 	watching.Wait()
 	l.until("concord_watch_cancelled_total")
-}
-
-// pinned has a reader hold what is then written anew.
-func pinned(l *lookout) {
-	ctx, cancel := context.WithCancel(l.Context())
-	defer cancel()
-	n := l.open(ctx, l.TempDir())
-	must(struct{}{}, n.Ready(ctx))(l.T)
-	value := strings.Repeat("x", 64<<10)
-	write := func() (rev kv.Revision) {
-		for i := range 200 {
-			rev = must(n.Put(ctx, fmt.Sprint("large", i), value))(l.T).Revision
-		}
-		return rev
-	}
-	write()
-	var reading sync.WaitGroup
-	defer reading.Wait()
-	defer cancel()
-	reading.Go(func() {
-		for ctx.Err() == nil {
-			_, _ = n.Range(ctx, kv.Range{Key: []byte("large"), End: []byte("largf")})
-		}
-	})
-	for end := time.Now().Add(30 * time.Second); !l.moved["concord_state_pinned_bytes"] && time.Now().Before(end); l.look() {
-		must(n.Compact(ctx, write()))(l.T)
-	}
 }
 
 // access is users, and those who are none.

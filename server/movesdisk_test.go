@@ -18,6 +18,7 @@ import (
 	"github.com/concord-kv/concord/internal/loopback"
 	"github.com/concord-kv/concord/internal/transport"
 	"github.com/concord-kv/concord/internal/vfs"
+	"github.com/concord-kv/concord/kv"
 	"github.com/concord-kv/concord/server"
 )
 
@@ -25,14 +26,16 @@ import (
 // it is told so.
 type sick struct {
 	vfs.Mem
-	hangs, refuses atomic.Bool
-	heals          chan struct{}
+	hangs, refuses, holds atomic.Bool
+	heals, goesOn         chan struct{}
 }
 
 func (d *sick) hook(op vfs.Op) error {
 	switch {
 	case op.Kind == vfs.OpSync && d.hangs.Load():
 		<-d.heals
+	case op.Kind == vfs.OpWrite && d.holds.Load() && strings.Contains(op.Name, "snap"):
+		<-d.goesOn
 	case d.refuses.Load() && strings.Contains(op.Name, "snap"):
 		return syscall.EIO
 	}
@@ -41,7 +44,7 @@ func (d *sick) hook(op vfs.Op) error {
 
 // disks are some that hang, fail and are full.
 func disks(l *lookout) {
-	d := &sick{heals: make(chan struct{})}
+	d := &sick{heals: make(chan struct{}), goesOn: make(chan struct{})}
 	d.Hook = d.hook
 	ctx := lab.With(l.Context(), &lab.Lab{Files: d})
 	n := l.open(ctx, "/data", concord.SnapshotEvery(256<<10), concord.Timing(20*time.Millisecond, 200*time.Millisecond))
@@ -52,6 +55,17 @@ func disks(l *lookout) {
 	}
 	l.until("concord_snapshot_errors_total")
 	d.refuses.Store(false)
+	// What a snapshot holds that cannot be written is replaced meanwhile.
+	d.holds.Store(true)
+	for end := time.Now().Add(30 * time.Second); !l.moved["concord_state_pinned_bytes"] && time.Now().Before(end); l.look() {
+		var rev kv.Revision
+		for i := range 40 {
+			rev = must(n.Put(ctx, fmt.Sprint(i%20), strings.Repeat("y", 64<<10)))(l.T).Revision
+		}
+		must(n.Compact(ctx, rev))(l.T)
+	}
+	d.holds.Store(false)
+	close(d.goesOn)
 	d.hangs.Store(true)
 	var call sync.WaitGroup
 	call.Go(func() { _, _ = n.Put(ctx, "late", "x") })
@@ -132,6 +146,9 @@ func babble(l *lookout, cluster, me, to uint64, addr string) {
 	const bad = "concord_peer_bad_messages_total"
 	for end := time.Now().Add(30 * time.Second); !l.moved[bad] && time.Now().Before(end); l.look() {
 		t.Send(to, transport.Control, []byte("good morning"))
+	}
+	if !l.moved[bad] {
+		l.Errorf("nobody heard: %+v", t.Peers())
 	}
 	cancel()
 	running.Wait()

@@ -299,6 +299,9 @@ func (r *Replica) sendSnapshot(s SnapshotSend) {
 // receiveSnapshot makes a peer's snapshot durable before the core hears of it.
 func (r *Replica) receiveSnapshot(from uint64, header []byte, body io.Reader) error {
 	m, err := r.cfg.Snapshots.Receive(body)
+	if err == nil { // the sender counts on all of it having been read, its end too
+		_, err = io.Copy(io.Discard, body)
+	}
 	if err != nil {
 		return err
 	}
