@@ -94,7 +94,7 @@ var clusterFamilies = []Family{
 	{
 		Name: "concord_alarm", Help: "How many members an alarm is raised for.", Kind: Gauge, Topic: topicCluster, Labels: []string{"alarm"},
 		each: func(s *sample, put func(v float64, labels ...string)) {
-			for _, t := range [...]kv.AlarmType{kv.AlarmNoSpace, kv.AlarmCorrupt} {
+			for _, t := range [...]kv.AlarmType{kv.AlarmNoSpace, kv.AlarmCorrupt, kv.AlarmDivergent} {
 				n := 0.0
 				for _, a := range s.member.Alarms {
 					n += oneIf(a.Type == t)
