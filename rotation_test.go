@@ -36,7 +36,8 @@ func newRotating(t *testing.T, first string) *rotating {
 				c.group.secret = ""
 				c.group.pace = secretPace{every: 5 * time.Millisecond, grace: time.Second}
 			}
-			n, err := r.tryOpen(ctx, i, pace, SecretFile(r.files[i]))
+			// Only a lost connection makes somebody campaign, not a slow machine.
+			n, err := r.tryOpen(ctx, i, pace, SecretFile(r.files[i]), Timing(100*time.Millisecond, 20*time.Second))
 			if err == nil {
 				r.nodes[i] = n
 				err = n.Ready(ctx)
