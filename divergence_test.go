@@ -105,25 +105,13 @@ func isAside(n *Node) error {
 	return nil
 }
 
-// A follower whose state differs is found, named by an alarm, and serves nothing
-// more; the others go on. It comes back as a new member.
-func TestDivergentFollowerIsSetAside(t *testing.T) {
-	c := openBlind(t, 3, map[int]string{2: "lost"})
-	leader := leading(c)
-	if leader == 2 {
-		if err := c.nodes[2].MoveLeader(t.Context(), c.nodes[0].id); err != nil {
-			t.Fatal(err)
-		}
-	}
-	good, stray := c.nodes[0], c.nodes[2]
-
-	ended := make(chan error, 1)
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	started := make(chan struct{})
+// watchUntilEnd watches a key, and tells how that ended. It returns when the watch
+// has begun.
+func watchUntilEnd(t *testing.T, n *Node, key string) <-chan error {
+	ended, started := make(chan error, 1), make(chan struct{})
 	go func() {
 		first := true
-		for _, err := range stray.Watch(ctx, kv.WatchRequest{Key: []byte("lost")}) {
+		for _, err := range n.Watch(t.Context(), kv.WatchRequest{Key: []byte(key)}) {
 			if first {
 				close(started)
 				first = false
@@ -136,13 +124,13 @@ func TestDivergentFollowerIsSetAside(t *testing.T) {
 		ended <- nil
 	}()
 	<-started
-	mustPut(t, good, "kept")
-	mustPut(t, good, "lost")
+	return ended
+}
 
-	c.waitFor(func() error { return isAside(stray) })
-	if err := <-ended; !errors.Is(err, kv.ErrSetAside) {
-		t.Errorf("its watch ended with %v", err)
-	}
+// checkServesNothing checks that a member that was set aside refuses whatever
+// touches keys.
+func checkServesNothing(t *testing.T, stray *Node) {
+	t.Helper()
 	for what, call := range map[string]func() error{
 		"eventual read": func() error { _, err := stray.Get(t.Context(), "kept", kv.Eventual); return err },
 		"strong read":   func() error { _, err := stray.Get(t.Context(), "kept", kv.Strong); return err },
@@ -159,6 +147,29 @@ func TestDivergentFollowerIsSetAside(t *testing.T) {
 			t.Errorf("%s: %v, want %v", what, err, kv.ErrSetAside)
 		}
 	}
+}
+
+// A follower whose state differs is found, named by an alarm, and serves nothing
+// more; the others go on. It comes back as a new member.
+func TestDivergentFollowerIsSetAside(t *testing.T) {
+	c := openBlind(t, 3, map[int]string{2: "lost"})
+	leader := leading(c)
+	if leader == 2 {
+		if err := c.nodes[2].MoveLeader(t.Context(), c.nodes[0].id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	good, stray := c.nodes[0], c.nodes[2]
+
+	ended := watchUntilEnd(t, stray, "lost")
+	mustPut(t, good, "kept")
+	mustPut(t, good, "lost")
+
+	c.waitFor(func() error { return isAside(stray) })
+	if err := <-ended; !errors.Is(err, kv.ErrSetAside) {
+		t.Errorf("its watch ended with %v", err)
+	}
+	checkServesNothing(t, stray)
 	mustPut(t, good, "on")
 	if got, err := good.Get(t.Context(), "lost", kv.Strong); err != nil || string(got.Value) != "value" {
 		t.Errorf("the others have %q, %v", got.Value, err)
