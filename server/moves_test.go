@@ -101,7 +101,7 @@ func TestEveryMetricMoves(t *testing.T) {
 func cluster(l *lookout) {
 	c := concordtest.Start(l.T, 3, concord.SnapshotEvery(256<<10))
 	for i := range 3 {
-		l.serve(c.Node(i), server.Config{Quota: 1 << 40})
+		l.serve(c.Node(i), server.Config{Etcd: server.EtcdConfig{Quota: 1 << 40}})
 	}
 	ctx, lead := l.Context(), c.Leader()
 	node := c.Node(lead)
@@ -141,7 +141,7 @@ func cluster(l *lookout) {
 func use(l *lookout) {
 	c := concordtest.Start(l.T, 1, concord.SnapshotEvery(256<<10), concord.Limits(kv.Limits{Ops: 1 << 22, RequestBytes: 1 << 29}))
 	n, ctx := c.Node(0), l.Context()
-	base := l.serve(n, server.Config{Quota: 1 << 40})
+	base := l.serve(n, server.Config{Etcd: server.EtcdConfig{Quota: 1 << 40}})
 	conn := dial(l.T, strings.TrimPrefix(base, "http://"), insecure.NewCredentials())
 	store := pb.NewKVClient(conn)
 	must(store.Put(ctx, &pb.PutRequest{Key: []byte("a"), Value: []byte("1")}))(l.T)
