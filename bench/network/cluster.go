@@ -38,7 +38,6 @@ type cluster struct {
 	telemetry func()
 }
 
-
 // start starts the members and connects to them.
 func (s *settings) start(ctx context.Context, name string) (*cluster, error) {
 	c := &cluster{name: name, program: s.programs[kind(name)]}

@@ -242,7 +242,7 @@ func TestSecretsStayWhereTheyBelong(t *testing.T) {
 	revoked := strings.TrimSpace(l.secret("a revoked token", l.concord("", "token", "create", "--name", "old", "--role", "app")))
 	l.concord("", "token", "revoke", "old")
 	l.concord("", "token", "ls")
-	l.use(root, access, revoked, password, changed)
+	l.use(root, []string{access, revoked}, password, changed)
 	l.concord("", "backup", "create", "monday.backup")
 	l.end(syscall.SIGQUIT) // Go's crash: the stacks of all goroutines
 	if !strings.Contains(l.member.said(), "goroutine ") {
@@ -268,11 +268,12 @@ func TestSecretsStayWhereTheyBelong(t *testing.T) {
 	}
 }
 
-// use calls with every kind of credentials.
-func (l *life) use(root, access, revoked, password, changed string) {
+// use calls with every kind of credentials: root's, other access tokens, and a
+// password with the one that took its place.
+func (l *life) use(root string, access []string, password, changed string) {
 	l.Helper()
 	session := l.secret("a session", l.login("alice", changed))
-	for _, token := range []string{root, access, revoked, session, session + "x", access + "x"} {
+	for _, token := range append([]string{root, session, session + "x", access[0] + "x"}, access...) {
 		for _, path := range []string{"/v3/kv/range", "/v3/kv/put", "/v3/auth/user/list", "/v3/lease/grant"} {
 			l.visit(http.MethodPost, path, token, `{"key":"YXBwL2E=","value":"dg==","TTL":"60"}`)
 		}
