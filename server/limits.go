@@ -88,7 +88,6 @@ type limits struct {
 	streams, watches, addresses tally
 	left                        sync.WaitGroup // handlers of streams
 	refusals                    atomic.Uint64  // of connections
-	refused                     struct{ rate, streams, watches, logins, connections atomic.Uint64 }
 }
 
 func newLimits(cfg Config) *limits {

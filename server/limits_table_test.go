@@ -174,7 +174,12 @@ func TestSlowReadersAreCut(t *testing.T) {
 
 func TestTally(t *testing.T) {
 	y := tally{most: 2}
-	if !y.enter(1) || !y.enter(1) || y.enter(1) || !y.enter(2) {
+	for i, want := range []bool{true, true, false} {
+		if y.enter(1) != want {
+			t.Errorf("entry %d: not %v", i+1, want)
+		}
+	}
+	if !y.enter(2) {
 		t.Error("the limit is not 2 for each")
 	}
 	y.leave(1)

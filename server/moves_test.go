@@ -25,7 +25,6 @@ import (
 // lookout scrapes servers, and remembers which metrics were ever other than 0.
 type lookout struct {
 	*testing.T
-	mu    sync.Mutex
 	bases []string
 	moved map[string]bool
 }

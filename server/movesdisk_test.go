@@ -128,17 +128,16 @@ func nonsense(l *lookout) {
 	cluster, id, _ := n.Identity()
 	_, theirs, _ := other.Identity()
 	must(struct{}{}, other.Close())(l.T)
-	babble(l, uint64(cluster), uint64(theirs), uint64(id), peers["n1"])
+	babble(l, transport.Config{ID: uint64(theirs), Cluster: uint64(cluster)}, uint64(id), peers["n1"])
 }
 
 // babble takes the place of the member me and talks to another.
-func babble(l *lookout, cluster, me, to uint64, addr string) {
-	t := transport.New(transport.Config{
-		ID: me, Cluster: cluster, Listener: must(net.Listen("tcp", "127.0.0.1:0"))(l.T), Handler: deaf{},
-		Dial: func(ctx context.Context, addr string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "tcp", addr)
-		},
-	})
+func babble(l *lookout, me transport.Config, to uint64, addr string) {
+	me.Listener, me.Handler = must(net.Listen("tcp", "127.0.0.1:0"))(l.T), deaf{}
+	me.Dial = func(ctx context.Context, addr string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "tcp", addr)
+	}
+	t := transport.New(me)
 	ctx, cancel := context.WithCancel(l.Context())
 	var running sync.WaitGroup
 	running.Go(func() { _ = t.Run(ctx) })

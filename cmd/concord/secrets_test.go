@@ -31,7 +31,6 @@ type life struct {
 	env    []string // of clients
 	web    *http.Client
 	base   string // of URLs
-	token  string // for the header Authorization
 	said   []string
 }
 
