@@ -153,9 +153,6 @@ type Server struct {
 	pages     *routes
 	cluster   kv.Cluster
 	ready     *readiness
-
-	// Safe for concurrent use.
-	work workload
 }
 
 // New listens on all addresses or fails. A Server that is not wanted any more
@@ -288,7 +285,7 @@ func (s *Server) newGRPC() *grpc.Server {
 		}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: s.cfg.KeepAlive.Interval, Timeout: s.cfg.KeepAlive.Timeout}),
 	)
-	all := limitedServices{counted{weighed{s.traced(g), &s.work}, s.metrics}, s.limits}
+	all := limitedServices{counted{s.traced(g), s.metrics}, s.limits}
 	s.api.Register(all)
 	s.health = newHealthService(s.ready)
 	healthpb.RegisterHealthServer(s.api.Guard(all), s.health)

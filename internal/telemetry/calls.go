@@ -1,6 +1,7 @@
 package telemetry
 
 import (
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -57,6 +58,46 @@ func (c *Call) Received() { c.received.Add(1) }
 
 // Sent counts a message on a stream to the client.
 func (c *Call) Sent() { c.sent.Add(1) }
+
+// under is how many calls are under way.
+func (c *Call) under() int64 {
+	ended := uint64(0) // read first: what begins meanwhile counts
+	for i := range c.handled {
+		ended += c.handled[i].Load()
+	}
+	return int64(c.started.Load() - ended)
+}
+
+// Under is how many calls are under way, streams among them.
+func (m *Metrics) Under() (n int64) {
+	for _, c := range m.all() {
+		n += c.under()
+	}
+	return n
+}
+
+// Calls counts the calls of some methods that have ended.
+func (m *Metrics) Calls(service string, methods ...string) (f kv.CallFigures) {
+	for _, c := range m.all() {
+		if c.service != service || !slices.Contains(methods, c.method) {
+			continue
+		}
+		took := c.took.Load()
+		f.Took.Add(&took)
+		for code := range c.handled {
+			if codes.Code(code) != codes.OK {
+				f.Failed += c.handled[code].Load()
+			}
+		}
+	}
+	return f
+}
+
+func (m *Metrics) all() []*Call {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.calls // which is replaced, never changed
+}
 
 // callLabels are those of go-grpc-prometheus.
 var callLabels = []string{"grpc_type", "grpc_service", "grpc_method"}
