@@ -205,6 +205,9 @@ var pages = map[string]page{
 	"POST /v1/cluster/move-leader": {need: cluster, body: unread},
 	"POST /v1/cluster/leave":       {need: cluster, body: unread},
 
+	"GET /v1/log-level": {need: profiles},
+	"PUT /v1/log-level": {need: cluster, body: unread},
+
 	// A token sees itself, and may ask about itself; insider may ask about insider.
 	"GET /v1/auth/tokens":           {need: ownToken},
 	"POST /v1/auth/tokens":          {need: auth, body: unread},

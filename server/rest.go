@@ -10,9 +10,10 @@ import (
 	"github.com/concord-kv/concord/kv"
 )
 
-// addREST serves Concord's own API about the cluster, and about access tokens.
-func addREST(p *routes, store kv.Store, cluster kv.Cluster) {
-	all := append(restapi.Routes(cluster), restapi.TokenRoutes(store)...)
+// addREST serves Concord's own API about the cluster, about access tokens, and
+// what more there is.
+func addREST(p *routes, store kv.Store, cluster kv.Cluster, more ...restapi.Route) {
+	all := append(append(restapi.Routes(cluster), restapi.TokenRoutes(store)...), more...)
 	for _, route := range all {
 		p.rest(route)
 	}

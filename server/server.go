@@ -26,6 +26,7 @@ import (
 
 	"github.com/concord-kv/concord/internal/etcdapi"
 	"github.com/concord-kv/concord/internal/lockpb"
+	"github.com/concord-kv/concord/internal/restapi"
 	"github.com/concord-kv/concord/internal/telemetry"
 	"github.com/concord-kv/concord/kv"
 )
@@ -43,6 +44,9 @@ type Config struct {
 	TLS *tls.Config
 	// Logger defaults to none.
 	Logger *slog.Logger
+	// LogLevel is that of Logger, which callers may see and change; default
+	// they may not.
+	LogLevel *slog.LevelVar
 
 	// Limits bound requests; etcd's own are 128 operations and 1.5 MiB.
 	Limits kv.Limits
@@ -216,7 +220,7 @@ func (s *Server) newHTTPServer(store kv.Store, cluster kv.Cluster) *http.Server 
 		pages.open("/metrics", get(s.metrics.ServeHTTP))
 		pages.guarded("/debug/vars", kv.ReadTelemetry, get(serveVars))
 	}
-	addREST(pages, store, cluster)
+	addREST(pages, store, cluster, restapi.LogRoutes(s.cfg.LogLevel, s.cfg.Logger)...)
 	if s.cfg.HTTP.Profiles {
 		addProfiles(pages)
 	}

@@ -65,7 +65,7 @@ func runDev(ctx context.Context, g *globals, opts devOptions) (err error) {
 		}
 		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	}
-	c := &devCluster{dir: dir, kept: opts.dataDir != "", log: log}
+	c := &devCluster{dir: dir, kept: opts.dataDir != "", log: log, level: level}
 	if err := c.listen(opts); err != nil {
 		return &hintedError{errors.Join(err, c.closeListeners()),
 			"Is a cluster running already? Use --port 0 for free ports."}
@@ -78,6 +78,7 @@ func runDev(ctx context.Context, g *globals, opts devOptions) (err error) {
 type devCluster struct {
 	dir     string
 	log     *slog.Logger
+	level   *slog.LevelVar
 	kept    bool // the data stays
 	clients []net.Listener
 	peers   []net.Listener
@@ -153,7 +154,7 @@ func (c *devCluster) runMember(ctx context.Context, i int, ready func()) error {
 		})
 	}
 	group.Go(func() error {
-		return serveCluster(ctx, node, node, server.Config{Listeners: []net.Listener{c.clients[i]}, Logger: c.log})
+		return serveCluster(ctx, node, node, server.Config{Listeners: []net.Listener{c.clients[i]}, Logger: c.log, LogLevel: c.level})
 	})
 	return group.Wait()
 }

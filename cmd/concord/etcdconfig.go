@@ -249,12 +249,14 @@ var logLevels = map[string]slog.Level{
 	"panic": slog.LevelError + 4, "fatal": slog.LevelError + 8,
 }
 
-// logger makes the log, in lines like etcd's; close gives its files back.
-func (v etcdValues) logger(g *globals) (log *slog.Logger, close func() error, err error) {
-	level, ok := logLevels[v.text("log-level")]
+// logger makes the log, in lines like etcd's, and sets level, which changes it
+// while it runs; close gives its files back.
+func (v etcdValues) logger(g *globals, level *slog.LevelVar) (log *slog.Logger, close func() error, err error) {
+	from, ok := logLevels[v.text("log-level")]
 	if !ok {
 		return nil, nil, usagef("unrecognized level: %q", v.text("log-level"))
 	}
+	level.Set(from)
 	var files []*os.File
 	close = func() error {
 		var errs []error

@@ -24,7 +24,8 @@ import (
 
 // runEtcd runs the member that the flags of etcd describe.
 func runEtcd(ctx context.Context, g *globals, v etcdValues, notes []note) (err error) {
-	log, closeLog, err := v.logger(g)
+	level := new(slog.LevelVar)
+	log, closeLog, err := v.logger(g, level)
 	if err != nil {
 		return err
 	}
@@ -49,6 +50,7 @@ func runEtcd(ctx context.Context, g *globals, v etcdValues, notes []note) (err e
 		opts = append(opts, peers)
 	}
 	cfg := v.serverConfig(log)
+	cfg.LogLevel = level
 	l := listening{v: v, log: log}
 	if err := l.all(); err != nil {
 		return errors.Join(err, l.close())

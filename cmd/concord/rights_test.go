@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"path/filepath"
 	"slices"
@@ -42,6 +43,7 @@ const (
 	manages = "cluster"
 	governs = "auth"
 	saves   = "backup"
+	watches = "telemetry"
 	rules   = "root"
 )
 
@@ -57,7 +59,7 @@ func commands(etcd string) []asked {
 		{args: "watch in/ --prefix --rev 2 --limit 1", need: reads},
 		{args: "lease grant 1h --id 1b59", need: anybody}, {args: "lease keep-alive --once 1b59", need: writes}, {args: "lease ls", need: reads},
 		{args: "lease revoke 77", need: anybody}, {args: "lease ttl 1b59", need: anybody}, {args: "lease ttl 1b59 --keys", need: reads},
-		{args: "cluster status", need: anybody}, {args: "top --once --interval 100ms", need: anybody}, {args: "cluster members", need: anybody}, {args: "cluster autopilot", need: anybody},
+		{args: "cluster status", need: anybody}, {args: "top --once --interval 100ms", need: anybody}, {args: "log-level", need: watches}, {args: "log-level debug", need: manages}, {args: "cluster members", need: anybody}, {args: "cluster autopilot", need: anybody},
 		{args: "cluster autopilot --voters 2", need: manages}, {args: "cluster add nowhere", need: manages}, {args: "cluster promote " + member, need: manages},
 		{args: "cluster remove " + member, need: manages}, {args: "cluster move-leader " + member, need: manages}, {args: "cluster leave " + member, need: manages},
 		{args: "backup create -", need: saves}, {args: "import etcd --prefix in/ --endpoint " + etcd, need: both, once: true}, {args: "import etcd --endpoint " + etcd, need: rules, once: true},
@@ -100,7 +102,7 @@ func openDoor(t *testing.T, node *concord.Node) (addr string, end func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := server.New(node, node, server.Config{Listeners: []net.Listener{l}})
+	s, err := server.New(node, node, server.Config{Listeners: []net.Listener{l}, LogLevel: new(slog.LevelVar)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -189,6 +191,7 @@ func credentialsOf(t *testing.T, c *concordtest.Cluster, addr string) []shown {
 		{name: "a token of the cluster", token: token(0, kv.ClusterRole, 0, ""), may: []string{manages}},
 		{name: "a token of users", token: token(0, kv.AuthAdminRole, 0, ""), may: []string{governs}},
 		{name: "a token of backups", token: token(0, kv.BackupRole, 0, ""), may: []string{saves}},
+		{name: "a token of telemetry", token: token(0, kv.TelemetryRole, 0, ""), may: []string{watches}},
 		{name: "a token of root", token: token(0, "root", 0, ""), may: []string{rules}},
 		{name: "the session of a user", token: session, may: []string{reads, writes, governs + " or insider"}},
 	}

@@ -72,7 +72,7 @@ func newRootCommand(std stdio) *cobra.Command {
 	}
 	add("data", newGetCommand(g), newPutCommand(g), newDelCommand(g), newListCommand(g),
 		newTxnCommand(g), newWatchCommand(g), newLeaseCommand(g))
-	add("server", newServeCommand(g), newInitCommand(g), newSecretCommand(g), newTLSCommand(g), newDevCommand(g), newEtcdCommand(g), newClusterCommand(g), newTopCommand(g))
+	add("server", newServeCommand(g), newInitCommand(g), newSecretCommand(g), newTLSCommand(g), newDevCommand(g), newEtcdCommand(g), newClusterCommand(g), newTopCommand(g), newLogLevelCommand(g))
 	add("care", newBackupCommand(g), newCheckCommand(g), newImportCommand(g))
 	add("auth", newAuthCommand(g), newUserCommand(g), newRoleCommand(g), newTokenCommand(g), newCanCommand(g))
 	root.AddCommand(newVersionCommand(g))

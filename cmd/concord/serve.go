@@ -125,7 +125,7 @@ func runServe(ctx context.Context, g *globals, s serveSettings) error {
 	if err := s.check(); err != nil {
 		return err
 	}
-	log, _, err := newLogger(g, s.Log.Level, s.Log.Format)
+	log, level, err := newLogger(g, s.Log.Level, s.Log.Format)
 	if err != nil {
 		return err
 	}
@@ -158,7 +158,7 @@ func runServe(ctx context.Context, g *globals, s serveSettings) error {
 		}
 		fmt.Fprintf(g.std.err, "member %s serves clients at %s, data in %s\n", node.Name(), clients.Addr(), s.DataDir)
 		cfg := server.Config{
-			Listeners: []net.Listener{clients}, TLS: secure, Logger: log, Limits: s.limits(),
+			Listeners: []net.Listener{clients}, TLS: secure, Logger: log, LogLevel: level, Limits: s.limits(),
 			Auth: server.AuthConfig{Token: s.Auth.Token, Required: s.prod()},
 		}
 		s.Limits.apply(&cfg)

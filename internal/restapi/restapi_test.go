@@ -255,7 +255,7 @@ func TestDescription(t *testing.T) {
 			described = append(described, strings.ToUpper(m[1])+" "+path)
 		}
 	}
-	for _, r := range append(Routes(new(fake)), TokenRoutes(nil)...) {
+	for _, r := range slices.Concat(Routes(new(fake)), TokenRoutes(nil), LogRoutes(nil, nil)) {
 		served = append(served, r.Method+" "+r.Path)
 	}
 	slices.Sort(described)
