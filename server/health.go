@@ -109,6 +109,20 @@ func newReadiness(store kv.Store, cluster kv.Cluster) *readiness {
 	return r
 }
 
+// awaitAuth makes the member not ready for as long as every call is refused
+// because authentication is required and not on yet.
+func (r *readiness) awaitAuth(guard kv.Guard) {
+	r.ready = append(r.ready, check{"authentication", func(context.Context) verdict {
+		if guard.Auth().Enabled {
+			return verdict{}
+		}
+		return verdict{
+			reason: "authentication is required, and is not on yet",
+			next:   "a new cluster switches it on when it has its first leader: see the members' logs",
+		}
+	}})
+}
+
 // corruption looks for the alarm of etcd's that says that members disagree.
 // Without one, a member that finds damage serves nothing at all.
 func corruption(cluster kv.Cluster) verdict {

@@ -87,7 +87,7 @@ func TestAuthIsRequired(t *testing.T) {
 func lookAt(t *testing.T, at string, when int) {
 	t.Helper()
 	for path, want := range map[string][2]int{
-		"/health": {200, 200}, "/version": {200, 200}, "/readyz": {200, 200}, "/livez": {200, 200},
+		"/health": {200, 200}, "/version": {200, 200}, "/readyz": {503, 200}, "/livez": {200, 200},
 		"/v1/cluster/status": {503, 401}, "/debug/vars": {503, 401},
 	} {
 		if resp, text := visit(t, &http.Transport{}, ask(t, "GET", at+path, "")); resp.StatusCode != want[when] {

@@ -183,8 +183,12 @@ func New(store kv.Store, cluster kv.Cluster, cfg Config) (_ *Server, err error) 
 	if err != nil {
 		return nil, err
 	}
-	if _, ok := store.(kv.Authority); cfg.Auth.Required && !ok {
+	authority, ok := store.(kv.Authority)
+	if cfg.Auth.Required && !ok {
 		return nil, kv.Errorf(kv.InvalidArgument, "server: authentication is required of a store that has none")
+	}
+	if cfg.Auth.Required {
+		s.ready.awaitAuth(authority)
 	}
 	s.limits = newLimits(cfg)
 	s.split = newSplitter(cfg, s.listeners[0].Addr(), s.limits)

@@ -229,6 +229,7 @@ func TestSecretsStayWhereTheyBelong(t *testing.T) {
 	l.start(serve...)
 	l.env = append(l.env, "CONCORD_ENDPOINTS="+at, "CONCORD_CLIENT_TLS_CA=prod/ca.pem", "CONCORD_TOKEN_FILE=prod/root.token")
 	l.web.Transport, l.base = trusting(t, l.file("prod/ca.pem")), "https://"+at
+	l.ready()
 	l.concord("", "put", "k", "v")
 	password := l.secret("a password", "correct-horse-battery-staple")
 	changed := l.secret("a new password", "another-horse-entirely-here")
@@ -286,6 +287,20 @@ func (l *life) use(root string, access []string, password, changed string) {
 		}
 	}
 	l.look(root)
+}
+
+// ready waits until the member serves, with authentication on.
+func (l *life) ready() {
+	l.Helper()
+	for end := time.Now().Add(time.Minute); ; {
+		code, answer := l.visit(http.MethodGet, "/readyz", "", "")
+		if code == http.StatusOK {
+			return
+		}
+		if time.Now().After(end) {
+			l.Fatalf("the member does not become ready: %s", answer)
+		}
+	}
 }
 
 // trusting is a transport for servers of one authority.
