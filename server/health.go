@@ -109,6 +109,11 @@ func newReadiness(store kv.Store, cluster kv.Cluster) *readiness {
 	return r
 }
 
+<<<<<<< server/health.go
+// corruption looks for the alarm of etcd's that says that members disagree, and
+// for the one that this member is wrong. Without one, a member that finds damage
+// serves nothing at all.
+=======
 // awaitAuth makes the member not ready for as long as every call is refused
 // because authentication is required and not on yet.
 func (r *readiness) awaitAuth(guard kv.Guard) {
@@ -125,11 +130,18 @@ func (r *readiness) awaitAuth(guard kv.Guard) {
 
 // corruption looks for the alarm of etcd's that says that members disagree.
 // Without one, a member that finds damage serves nothing at all.
+>>>>>>> /tmp/lead/m/new
 func corruption(cluster kv.Cluster) verdict {
-	if alarmed(cluster, []string{kv.AlarmNoSpace.String()}) != "" {
-		return verdict{reason: "alarm activated: " + kv.AlarmCorrupt.String()} // etcd's text
+	switch alarmed(cluster, []string{kv.AlarmNoSpace.String()}) {
+	case "":
+		return verdict{}
+	case "ALARM " + kv.AlarmDivergent.String():
+		return verdict{
+			reason: "the state of this member differs from that of a majority, and it does not serve",
+			next:   "stop it, and start it with 'concord serve --rejoin'",
+		}
 	}
-	return verdict{}
+	return verdict{reason: "alarm activated: " + kv.AlarmCorrupt.String()} // etcd's text
 }
 
 // tryRead reads one key name at the given level.

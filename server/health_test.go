@@ -70,6 +70,43 @@ func TestReasons(t *testing.T) {
 	}
 }
 
+// alarming is a member that knows of an alarm.
+type alarming struct {
+	lone
+	alarm kv.Alarm
+}
+
+func (a *alarming) Alarms() []kv.Alarm { return []kv.Alarm{a.alarm} }
+
+// TestCorruption reads what members say while an alarm stands: one that was set
+// aside is not ready, the others are.
+func TestCorruption(t *testing.T) {
+	const rest = "[+]serializable_read ok\n[+]linearizable_read ok\n[+]non_learner ok\n[+]running ok\n"
+	for _, c := range []struct {
+		alarm  kv.Alarm
+		code   int
+		body   string
+		health int
+	}{
+		{kv.Alarm{Member: 1, Type: kv.AlarmDivergent}, 503, "[-]data_corruption failed: the state of this member differs from that of a majority, and it does not serve; next: stop it, and start it with 'concord serve --rejoin'\n" + rest + "\n", 503},
+		{kv.Alarm{Member: 2, Type: kv.AlarmDivergent}, 200, wellOfEtcd + "ok\n", 200},
+		{kv.Alarm{Type: kv.AlarmCorrupt}, 503, "[-]data_corruption failed: alarm activated: CORRUPT\n" + rest + "\n", 503},
+		{kv.Alarm{Member: 1, Type: kv.AlarmNoSpace}, 200, wellOfEtcd + "ok\n", 503},
+	} {
+		a := &alarming{alarm: c.alarm}
+		a.leader.Store(1)
+		addrs, stop := start(t, kvtest.NewModel(kv.Limits{}), a, server.Config{})
+		base := "http://" + addrs[0].String()
+		if code, body := fetch(t, new(http.Client), base+"/readyz?verbose"); code != c.code || body != c.body {
+			t.Errorf("%v: %d %q", c.alarm, code, body)
+		}
+		if code, body := fetch(t, new(http.Client), base+"/health"); code != c.health {
+			t.Errorf("%v: health %d %q", c.alarm, code, body)
+		}
+		stop()
+	}
+}
+
 // TestHealthFollows has gRPC's health service say what /readyz says, to those
 // that ask and to those that watch, until the server ends.
 func TestHealthFollows(t *testing.T) {

@@ -70,13 +70,17 @@ func serveHealth(store kv.Store, cluster kv.Cluster, tell func(ok bool)) http.Ha
 	}
 }
 
-// alarmed tells which alarm makes the member unhealthy, if any.
+// alarmed tells which alarm makes the member unhealthy, if any: one that another
+// member differs does not.
 func alarmed(cluster kv.Cluster, excluded []string) string {
 	source, ok := cluster.(interface{ Alarms() []kv.Alarm })
 	if !ok {
 		return ""
 	}
 	for _, a := range source.Alarms() {
+		if a.Type == kv.AlarmDivergent && a.Member != cluster.Status().Member {
+			continue
+		}
 		if name := a.Type.String(); !slices.Contains(excluded, name) {
 			return "ALARM " + name
 		}
