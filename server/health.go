@@ -109,11 +109,6 @@ func newReadiness(store kv.Store, cluster kv.Cluster) *readiness {
 	return r
 }
 
-<<<<<<< server/health.go
-// corruption looks for the alarm of etcd's that says that members disagree, and
-// for the one that this member is wrong. Without one, a member that finds damage
-// serves nothing at all.
-=======
 // awaitAuth makes the member not ready for as long as every call is refused
 // because authentication is required and not on yet.
 func (r *readiness) awaitAuth(guard kv.Guard) {
@@ -128,9 +123,9 @@ func (r *readiness) awaitAuth(guard kv.Guard) {
 	}})
 }
 
-// corruption looks for the alarm of etcd's that says that members disagree.
-// Without one, a member that finds damage serves nothing at all.
->>>>>>> /tmp/lead/m/new
+// corruption looks for the alarm of etcd's that says that members disagree, and
+// for the one that this member is wrong. Without one, a member that finds damage
+// serves nothing at all.
 func corruption(cluster kv.Cluster) verdict {
 	switch alarmed(cluster, []string{kv.AlarmNoSpace.String()}) {
 	case "":
