@@ -24,7 +24,26 @@ func (n *Node) Conditions() []kv.Condition {
 			Next: "free some of the disk of the data directory; deletes and compactions go on",
 		},
 		n.cfg.memory.condition(),
+		slowWrites(n.figures.pulse.recentWrites(&n.figures.logWrites)),
 	}
+}
+
+// A disk is slow where one write of the log in ten takes longer than slowWrite,
+// of leastWrites or more in a minute: one hiccup is none. The alert
+// ConcordDiskSlow has the same bound; etcd's own tuning guide asks for 10 ms.
+const (
+	slowWrite   = 100 * time.Millisecond
+	leastWrites = 20
+)
+
+// slowWrites is whether the disk is slow, by the writes of the log in the last
+// minute.
+func slowWrites(writes kv.Durations) kv.Condition {
+	c := kv.Condition{Name: "disk_latency", Minor: true, Next: "give the data directory a disk of its own with fast fsync; every write waits for a majority of the disks"}
+	if p90 := writes.Quantile(0.9); writes.Count() >= leastWrites && p90 > slowWrite {
+		c.Reason = fmt.Sprintf("the disk is slow: one write of the log in ten takes longer than %v", p90.Round(time.Millisecond))
+	}
+	return c
 }
 
 // reasonIf formats a reason where there is one.
