@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/concord-kv/concord/internal/replica"
 	"github.com/concord-kv/concord/kv"
 	"github.com/concord-kv/concord/observe"
 )
@@ -52,6 +53,8 @@ type events struct {
 	slow time.Duration
 	// calls says that somebody wants to know of calls.
 	calls atomic.Bool
+	// times tells what is applied when it got how far.
+	times replica.Times
 }
 
 // listen lets those of cfg hear of everything from now on.
@@ -69,7 +72,7 @@ func (e *events) listen(cfg *config) {
 func (e *events) follow(timed func(bool)) {
 	e.hub.OnChange(func(o *observe.Observer) {
 		phases := e.slow > 0 || o.API != nil
-		timed(phases)
+		timed(phases || o.Proposal != nil)
 		e.calls.Store(phases || o.Auth != nil || o.Limit != nil)
 	})
 }
@@ -88,6 +91,7 @@ var limitNames = []struct {
 	name string
 }{
 	{kv.ErrOverloaded, "waiting"},
+	{kv.ErrNoMemory, "memory"}, // which is an ErrNoSpace, too
 	{kv.ErrNoSpace, "space"},
 	{kv.ErrTooManyClients, "request ids"},
 	{kv.ErrTooManyUploads, "large values"},

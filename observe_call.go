@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/concord-kv/concord/internal/machine"
 	"github.com/concord-kv/concord/internal/replica"
 	"github.com/concord-kv/concord/kv"
 	"github.com/concord-kv/concord/observe"
@@ -50,9 +51,6 @@ func (n *Node) end(ctx context.Context, c *call, err error) {
 	if o.API != nil {
 		o.API(*ev)
 	}
-	if o.Proposal != nil && !ev.Trace.IsZero() && c.timing.Applied != 0 {
-		n.tellProposal(o, ev)
-	}
 	if err != nil {
 		tellRefused(ctx, o, ev.Op, err)
 	}
@@ -61,15 +59,12 @@ func (n *Node) end(ctx context.Context, c *call, err error) {
 	}
 }
 
-// tellProposal tells, as the leader, of a write that carries a trace.
-func (n *Node) tellProposal(o *observe.Observer, ev *observe.API) {
-	s := n.replica.Status()
-	if s.Role != replica.Leader {
-		return
+// mark has a command carry the trace of its call, if there is one. c may be nil.
+func (c *call) mark(cmd []byte) []byte {
+	if c == nil || c.event.Trace.IsZero() {
+		return cmd
 	}
-	p := observe.Proposal{Trace: ev.Trace, Origin: uint64(n.id), Term: s.Term, Start: ev.Start, Phases: ev.Phases}
-	p.Phases.Answered = 0
-	o.Proposal(p)
+	return machine.AppendTrace(cmd, c.event.Trace.Bytes())
 }
 
 // resultOf is an error in the words of its code.

@@ -28,7 +28,51 @@ func (m *told) Apply(at replica.Position, commands [][]byte, results []any) {
 	} else {
 		m.applyTold(o, at, commands, results)
 	}
+	if o.Proposal != nil && at.Index > m.replay {
+		m.tellTraced(o, at, commands)
+	}
 	m.passed(at.Index)
+}
+
+// tellTraced tells of the commands of an entry that carry a trace.
+func (m *told) tellTraced(o *observe.Observer, at replica.Position, commands [][]byte) {
+	var ev observe.Proposal
+	for _, command := range commands {
+		trace := machine.TraceOf(command)
+		if trace == nil {
+			continue
+		}
+		if ev.Start.IsZero() {
+			ev = m.events.seen(at)
+		}
+		ev.Trace = observe.NewTrace(trace)
+		o.Proposal(ev)
+	}
+}
+
+// seen is what this member knows of an entry that it has just applied.
+func (e *events) seen(at replica.Position) observe.Proposal {
+	now, seen := time.Now(), e.times.Of(at.Index)
+	e.part.mu.Lock()
+	role := e.part.last.Role
+	e.part.mu.Unlock()
+	ev := observe.Proposal{Member: e.member, Role: role, Index: at.Index, Term: at.Term, Start: now}
+	for _, begun := range [...]time.Time{seen.Committed, seen.Logged, seen.Received} {
+		if !begun.IsZero() {
+			ev.Start = begun // the earliest that is known
+		}
+	}
+	after := func(t time.Time, least time.Duration) time.Duration {
+		if t.IsZero() {
+			return 0
+		}
+		return max(t.Sub(ev.Start), least)
+	}
+	p := &ev.Phases
+	p.Logged = after(seen.Logged, 0)
+	p.Committed = after(seen.Committed, p.Logged)
+	p.Applied = after(now, max(p.Committed, 1))
+	return ev
 }
 
 // ApplyMembers implements replica.Machine.

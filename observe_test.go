@@ -260,8 +260,8 @@ func TestSlowRequestsAreLogged(t *testing.T) {
 	}
 }
 
-// TestTracesAreTold: in the event of the call, and by the leader in that of the
-// proposal; only where somebody asks for them.
+// TestTracesAreTold: in the event of the call, and by the member that has applied
+// it; only where somebody asks for them.
 func TestTracesAreTold(t *testing.T) {
 	var calls []observe.API
 	var proposals []observe.Proposal
@@ -283,7 +283,8 @@ func TestTracesAreTold(t *testing.T) {
 	if len(calls) != 2 || calls[0].Trace != trace || !calls[1].Trace.IsZero() {
 		t.Errorf("calls: %+v", calls)
 	}
-	if len(proposals) != 1 || proposals[0].Trace != trace || proposals[0].Origin != uint64(n.id) || proposals[0].Term == 0 || proposals[0].Phases.Applied <= 0 {
+	if len(proposals) != 1 || proposals[0].Trace != trace || proposals[0].Member != uint64(n.id) || proposals[0].Role != "leader" ||
+		proposals[0].Term == 0 || proposals[0].Index == 0 || proposals[0].Phases.Logged <= 0 || proposals[0].Phases.Applied < proposals[0].Phases.Committed {
 		t.Errorf("proposals: %+v", proposals)
 	}
 }

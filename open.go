@@ -211,7 +211,7 @@ func (n *Node) openStore(id memberfile.File) error {
 			SnapshotBytes: n.cfg.snapshot, MaxCommandBytes: n.maxCommand(),
 			ReadLease: id.ReadLease,
 		},
-		Now: n.cfg.lab.Now, Logger: n.log, Observer: n.figures.events.with(n.figures.observer()),
+		Now: n.cfg.lab.Now, Logger: n.log, Observer: n.figures.events.with(n.figures.observer()), Times: &n.figures.events.times,
 	}
 	if n.transport != nil {
 		cfg.Transport = n.transport

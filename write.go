@@ -25,7 +25,7 @@ func (n *Node) propose(ctx context.Context, encode func([]byte) []byte) (any, er
 // proposeIn is propose as a part of a call, which is timed unless it is nil.
 func (n *Node) proposeIn(ctx context.Context, c *call, encode func([]byte) []byte) (any, error) {
 	buf := commands.Get().(*[]byte)
-	cmd := machine.AppendCaller(encode((*buf)[:0]), 0, n.caller(ctx))
+	cmd := c.mark(machine.AppendCaller(encode((*buf)[:0]), 0, n.caller(ctx)))
 	result, err := n.submit(ctx, c, cmd)
 	if cap(cmd) <= largestPooled {
 		*buf = cmd
@@ -86,7 +86,7 @@ func (n *Node) runTxn(ctx context.Context, c *call, t *kv.Txn, size int64) (kv.T
 // txn is the way of nearly all writes: encode, replicate, apply.
 func (n *Node) txn(ctx context.Context, c *call, t *kv.Txn) (kv.TxnResult, error) {
 	buf := commands.Get().(*[]byte)
-	cmd := machine.AppendCaller(machine.EncodeTxn((*buf)[:0], t), 0, n.caller(ctx))
+	cmd := c.mark(machine.AppendCaller(machine.EncodeTxn((*buf)[:0], t), 0, n.caller(ctx)))
 	result, err := n.submit(ctx, c, cmd)
 	if cap(cmd) <= largestPooled {
 		*buf = cmd

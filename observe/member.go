@@ -36,30 +36,23 @@ func (e Apply) Name() string { return nameOf(applyNames[:], e.Kind) }
 
 const proposalName = "operation.replicated"
 
-// Proposal is a write that carries a trace, as its leader saw it. What another
-// member forwards to the leader does not bring its trace along yet.
+// Proposal is a write that carries a trace, as one member has seen it: each that
+// applies it tells of it.
 type Proposal struct {
 	Trace Trace
-	// Origin is the member that was called.
-	Origin uint64
-	// Index of its entry is 0 where it is not known.
+	// Member tells this, and Role is its part in Raft, as in [State].
+	Member uint64
+	Role   string
+	// Index and Term of the entry of the log that the write is in.
 	Index, Term uint64
-	// Start is when the leader got it, Phases count from there. Answered is 0.
+	// Start is when this member had packed the entry, as the leader, or got it
+	// from the leader. Phases count from there; Queued and Answered are 0.
 	Start  time.Time
 	Phases Phases
-	// Acks tell when other members had the entry on their disks, as far as
-	// that was known when it was applied here.
-	Acks []Ack
 }
 
 // Name implements [Event].
 func (e Proposal) Name() string { return proposalName }
-
-// Ack is another member's acknowledgement of an entry, so long after the start.
-type Ack struct {
-	Member uint64
-	After  time.Duration
-}
 
 const stateName = "state.change"
 

@@ -15,9 +15,10 @@ type Observer struct {
 	API func(API)
 	// Apply is called for each entry of the log that this member has applied.
 	Apply func(Apply)
-	// Proposal is called on the leader when a write that carries a [Trace] was
-	// applied. Where it is set, contexts of calls are asked for a trace, which
-	// is then in the event of the call, too.
+	// Proposal is called on each member when it has applied a write that
+	// carries a [Trace]. Where it is set, contexts of calls are asked for a
+	// trace, which goes along with the write to all members, and is in the
+	// event of the call, too.
 	Proposal func(Proposal)
 	// State is called when the member's part in Raft has changed, in order.
 	State func(State)

@@ -120,7 +120,8 @@ type LimitKind uint8
 
 // The kinds of [Limit].
 const (
-	// LimitHit: something was refused.
+	// LimitHit: something was refused, or a limit that stands for a while is
+	// reached.
 	LimitHit LimitKind = iota + 1
 	// LimitCleared: a limit that stands for a while, such as that of memory,
 	// refuses no longer.

@@ -18,8 +18,11 @@ const maxKey = 64 << 10
 func (m *Machine) run(command []byte, want bool) any {
 	d := decoder{data: command}
 	k, flags := kind(d.byte()), d.byte()
-	if flags&^(hasRequest|callerFlags) != 0 || flags&hasRequest != 0 && k != kindTxn && k != kindUploadTxn {
+	if flags&^(hasRequest|callerFlags|hasTrace) != 0 || flags&hasRequest != 0 && k != kindTxn && k != kindUploadTxn {
 		d.fail(errUnknown)
+	}
+	if flags&hasTrace != 0 {
+		d.trace()
 	}
 	m.gate.who = auth.Subject{}
 	if flags&callerFlags != 0 {

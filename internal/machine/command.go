@@ -49,7 +49,7 @@ const (
 	kindMembers
 )
 
-// The flags of a command; for the others see auth.go.
+// The flags of a command; for the others see auth.go and trace.go.
 const hasRequest = 1 << 1
 
 // The bits of an op.

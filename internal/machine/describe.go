@@ -50,6 +50,9 @@ func WorkOf(command []byte) (w Work, ok bool) {
 	default:
 		return w, false
 	}
+	if flags&hasTrace != 0 {
+		d.trace()
+	}
 	if flags&callerFlags != 0 {
 		d.caller(flags)
 	}

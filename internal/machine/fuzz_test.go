@@ -24,7 +24,11 @@ func FuzzCommand(f *testing.F) {
 		f.Add(c.asSomebody(c.accessCommand()))
 	}
 	f.Add(EncodeTxn(nil, &kv.Txn{Success: []kv.Op{{Kind: kv.OpDelete, PrevKV: true}}})) // of an empty key
+	f.Add(AppendTrace(AppendCaller(EncodeGrant(nil, 9, time.Second), 0, &kv.Caller{User: "u", AuthRevision: 1}), []byte("trace")))
 	f.Fuzz(func(t *testing.T, command []byte) {
+		if got := TraceOf(command); len(got) > MaxTrace {
+			t.Fatalf("a trace of %d bytes", len(got))
+		}
 		if len(command) > 18 && command[0] == byte(kindPiece) {
 			d := decoder{data: command[18:]}
 			if d.uint(); d.uint() > 1<<20 {

@@ -207,7 +207,7 @@ func (m *Machine) warm(commands [][]byte) {
 // another or the key is long.
 func plainKey(command []byte) []byte {
 	const before = 4 // kind, flags, bits and length
-	if len(command) < before || kind(command[0]) != kindPut || command[1]&^callerFlags != 0 || command[3] >= 0x80 || len(command)-before < int(command[3]) {
+	if len(command) < before || kind(command[0]) != kindPut || command[1]&^(callerFlags|hasTrace) != 0 || command[3] >= 0x80 || len(command)-before < int(command[3]) {
 		return nil
 	}
 	return command[before:][:command[3]]

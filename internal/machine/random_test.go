@@ -330,8 +330,16 @@ func (c *chance) log(n int) []entry {
 	return log
 }
 
-// asSomebody marks some commands as a caller's.
+// asSomebody marks some commands as a caller's, and some as part of a trace.
 func (c *chance) asSomebody(command []byte) []byte {
+	if c.IntN(8) == 0 {
+		return AppendTrace(c.ofCaller(command), []byte("a trace that nobody minds")[:1+c.IntN(25)])
+	}
+	return c.ofCaller(command)
+}
+
+// ofCaller marks some commands as a caller's.
+func (c *chance) ofCaller(command []byte) []byte {
 	if c.IntN(3) > 0 {
 		return command
 	}

@@ -93,6 +93,7 @@ func (r *Replica) runTask(work applyWork) (Applied, error) {
 		r.takeSnapshot(t.Take)
 		return Applied{Index: r.applier.index}, nil
 	}
+	r.cfg.Times.given = work.given
 	return r.applier.Apply(t, func(res Result) {
 		if res.Change {
 			r.calls.resolveChange(res.Seq, res.Values[0], nil)
@@ -108,7 +109,8 @@ func (r *Replica) stamps(given time.Time, index uint64) stamps {
 	if given.IsZero() {
 		return stamps{}
 	}
-	return stamps{logged: r.durable.since(index), committed: given, applied: time.Now()}
+	_, logged := r.cfg.Times.durable.since(index)
+	return stamps{logged: logged, committed: given, applied: time.Now()}
 }
 
 // restoreNewest gives the machine the newest snapshot that the log follows on

@@ -89,8 +89,8 @@ func (r *Replica) dispatch(o Output) {
 			r.inbox.put(Input{Kind: InputUnreachable, Peer: m.To})
 		}
 	}
-	for _, w := range o.Writes {
-		r.writes.put(logWork{write: w})
+	if len(o.Writes) > 0 {
+		r.giveWrites(o.Writes)
 	}
 	if o.TruncateBefore != 0 {
 		r.writes.put(logWork{truncate: o.TruncateBefore})
@@ -114,6 +114,17 @@ func (r *Replica) dispatch(o Output) {
 		if f := r.cfg.Observer.MessageRejected; f != nil {
 			f(m.From, m.Err)
 		}
+	}
+}
+
+// giveWrites hands writes to the goroutine that writes the log.
+func (r *Replica) giveWrites(writes []Write) {
+	var now time.Time
+	if r.calls.timed.Load() {
+		now = time.Now()
+	}
+	for _, w := range writes {
+		r.writes.put(logWork{write: w, given: now})
 	}
 }
 
@@ -214,20 +225,12 @@ func (r *Replica) ReceiveStream(from uint64, header []byte, body io.Reader) erro
 	return r.receiveSnapshot(from, header, body)
 }
 
-// lastEntry is the index of the last entry in batches that have some.
-func lastEntry(batches []Batch) uint64 {
-	for i := len(batches) - 1; i >= 0; i-- {
-		if n := len(batches[i].Entries); n > 0 {
-			return batches[i].Entries[n-1].Index
-		}
-	}
-	return 0
-}
-
-// logWork is a write, or room to make.
+// logWork is a write, or room to make, and when it was given out if that was
+// noted.
 type logWork struct {
 	write    Write
 	truncate uint64
+	given    time.Time
 }
 
 // writeLog makes writes durable. All that wait are written at once.
@@ -250,9 +253,7 @@ func (r *Replica) writeLog() error {
 					return err
 				}
 				took := time.Since(began)
-				if entries > 0 {
-					r.durable.add(lastEntry(batches), began.Add(took))
-				}
+				r.cfg.Times.durable.add(work[:n], began.Add(took))
 				if f := r.cfg.Observer.LogWritten; f != nil {
 					f(entries, took)
 				}

@@ -34,6 +34,8 @@ type Config struct {
 	Now      func() int64
 	Logger   *slog.Logger
 	Observer Observer
+	// Times is kept by the replica, for its machine to ask; nil is none.
+	Times *Times
 }
 
 // Replica is a running member. Its methods are safe for concurrent use. Calls
@@ -59,7 +61,6 @@ type Replica struct {
 	progress  progress
 	snapshots snapshotCalls
 	inquiries chan chan<- Peers
-	durable   durable
 
 	// Published by the loop; changed is closed and replaced when term, leader
 	// or role change.
@@ -87,6 +88,9 @@ func New(cfg Config) (*Replica, error) {
 	cfg.Options = opt
 	if cfg.Now == nil {
 		cfg.Now = boottime
+	}
+	if cfg.Times == nil {
+		cfg.Times = new(Times)
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)

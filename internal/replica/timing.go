@@ -33,6 +33,30 @@ func (r *Replica) ProposeTimed(ctx context.Context, cmd []byte, t *Timing) (any,
 // stamps are when a group had got how far.
 type stamps struct{ queued, logged, committed, applied time.Time }
 
+// Times knows when lately applied entries got how far on this member, see
+// [Config]. The zero value is ready, and knows nothing while [Replica.SetTimed]
+// is off.
+type Times struct {
+	durable durable
+	given   time.Time // when the task that runs was; the applying goroutine's
+}
+
+// Seen is when an entry got how far on a member; a zero time is not known.
+type Seen struct {
+	// Received: it was on its way to the log, packed by this member or sent by
+	// the leader. Logged: it was durable here. Committed: it might be applied.
+	Received, Logged, Committed time.Time
+}
+
+// Of tells of the entry that is being applied; only [Machine] may ask, in Apply.
+func (t *Times) Of(index uint64) Seen {
+	if t.given.IsZero() {
+		return Seen{}
+	}
+	received, logged := t.durable.since(index)
+	return Seen{received, logged, t.given}
+}
+
 // fill tells a call that began at t.Start.
 func (s *stamps) fill(t *Timing) {
 	since := func(at time.Time) time.Duration {
@@ -47,41 +71,47 @@ func (s *stamps) fill(t *Timing) {
 
 // durableKept is how many writes of the log are remembered: more than are
 // usually under way between the log and apply.
-const durableKept = 64
+const durableKept = 256
 
 // durable is when the newest entries became durable on this member.
 type durable struct {
 	mu   sync.Mutex
 	ring [durableKept]struct {
-		last uint64
-		at   time.Time
+		last      uint64
+		given, at time.Time
 	}
 	count int
 }
 
-// add notes a write that ended with entry last.
-func (d *durable) add(last uint64, at time.Time) {
+// add notes writes that were durable at that time.
+func (d *durable) add(writes []logWork, at time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.ring[d.count%durableKept].last = last
-	d.ring[d.count%durableKept].at = at
-	d.count++
+	for i := range writes {
+		entries := writes[i].write.Batch.Entries
+		if len(entries) == 0 {
+			continue
+		}
+		w := &d.ring[d.count%durableKept]
+		w.last, w.given, w.at = entries[len(entries)-1].Index, writes[i].given, at
+		d.count++
+	}
 }
 
-// since is when entry index became durable, zero when that is not known any
-// more.
-func (d *durable) since(index uint64) (at time.Time) {
+// since is when entry index was given to be written, and when it was durable;
+// zero when that is not known any more.
+func (d *durable) since(index uint64) (given, at time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for i := d.count - 1; i >= 0 && i >= d.count-durableKept; i-- {
 		w := &d.ring[i%durableKept]
 		if w.last < index {
-			return at
+			return given, at
 		}
-		at = w.at
+		given, at = w.given, w.at
 	}
 	if d.count > durableKept {
-		return time.Time{} // the write is older than what is kept
+		return time.Time{}, time.Time{} // the write is older than what is kept
 	}
-	return at
+	return given, at
 }

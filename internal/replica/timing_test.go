@@ -5,6 +5,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/concord-kv/concord/internal/wal"
 )
 
 // lateMachine takes its time to apply.
@@ -77,13 +79,15 @@ func TestTimesOnEveryMember(t *testing.T) {
 
 func TestDurable(t *testing.T) {
 	var d durable
-	if at := d.since(1); !at.IsZero() {
+	if _, at := d.since(1); !at.IsZero() {
 		t.Errorf("before the first write: %v", at)
 	}
 	began := time.Now()
 	at := func(i int) time.Time { return began.Add(time.Duration(i) * time.Second) }
 	for i := 1; i <= 2*durableKept; i++ {
-		d.add(uint64(10*i), at(i))
+		w := logWork{given: at(i - 1)}
+		w.write.Batch.Entries = []wal.Entry{{Index: uint64(10 * i)}}
+		d.add([]logWork{w, {given: at(i)}}, at(i))
 	}
 	for _, test := range []struct {
 		index uint64
@@ -97,7 +101,11 @@ func TestDurable(t *testing.T) {
 		{10*durableKept + 10, time.Time{}}, // perhaps in a write that is forgotten
 		{1, time.Time{}},
 	} {
-		if got := d.since(test.index); !got.Equal(test.want) {
+		given, got := d.since(test.index)
+		if !test.want.IsZero() && !given.Equal(test.want.Add(-time.Second)) {
+			t.Errorf("entry %d was given out at %v", test.index, given.Sub(began))
+		}
+		if !got.Equal(test.want) {
 			t.Errorf("entry %d became durable at %v, want %v", test.index, got.Sub(began), test.want.Sub(began))
 		}
 	}

@@ -67,18 +67,16 @@ func (t *Tracer) api(e observe.API) {
 	span.End(trace.WithTimestamp(e.Start.Add(e.Duration)))
 }
 
-// proposal is the leader's part of a write.
+// proposal is a member's part of a write.
 func (t *Tracer) proposal(e observe.Proposal) {
 	parent := unpack(&e.Trace)
 	if !parent.IsValid() {
 		return
 	}
 	ctx, span := t.under(parent, e.Name(), e.Start,
-		attribute.String("concord.origin", idText(e.Origin)), attribute.Int64("concord.index", int64(e.Index)), attribute.Int64("concord.term", int64(e.Term)))
+		attribute.String("concord.member", idText(e.Member)), attribute.String("concord.role", e.Role),
+		attribute.Int64("concord.index", int64(e.Index)), attribute.Int64("concord.term", int64(e.Term)))
 	t.phases(ctx, e.Start, e.Phases)
-	for _, a := range e.Acks {
-		span.AddEvent("acknowledged", trace.WithTimestamp(e.Start.Add(a.After)), trace.WithAttributes(attribute.String("concord.member", idText(a.Member))))
-	}
 	span.End(trace.WithTimestamp(e.Start.Add(e.Phases.Applied)))
 }
 

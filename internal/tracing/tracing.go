@@ -1,7 +1,7 @@
 // Package tracing tells a collector, by OTLP, where calls spend their time. A
 // sampled call is a span; what the member did for it, from the queue to the
-// answer, are spans below, and the leader that a write went through adds its own
-// to the same trace.
+// answer, are spans below, and each member that has applied a write adds its own to
+// the same trace.
 //
 // Without a [Tracer] nothing of it is in the way of a call. With one, a call that
 // is not sampled costs a look at its metadata and a random number.

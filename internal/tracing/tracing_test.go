@@ -245,7 +245,7 @@ func TestGateway(t *testing.T) {
 	}
 }
 
-// TestProposal has a leader add its part to the trace of another member.
+// TestProposal has a member add its part to the trace of another one.
 func TestProposal(t *testing.T) {
 	tracer, r := newTracer(t, "grpc", 0)
 	id, _ := trace.TraceIDFromHex(parentID)
@@ -253,9 +253,8 @@ func TestProposal(t *testing.T) {
 	of := pack(trace.NewSpanContext(trace.SpanContextConfig{TraceID: id, SpanID: span, TraceFlags: trace.FlagsSampled}))
 	start, o := time.Now(), tracer.Observer()
 	o.Proposal(observe.Proposal{
-		Trace: of, Origin: 0xa1, Index: 7, Term: 2, Start: start,
-		Phases: observe.Phases{Queued: 1000, Logged: 2000, Committed: 3000, Applied: 4000},
-		Acks:   []observe.Ack{{Member: 0xb2, After: 2500}},
+		Trace: of, Member: 0xa1, Role: "follower", Index: 7, Term: 2, Start: start,
+		Phases: observe.Phases{Logged: 2000, Committed: 3000, Applied: 4000},
 	})
 	o.Proposal(observe.Proposal{Trace: observe.NewTrace([]byte("another system's")), Start: start})
 	o.API(observe.API{Op: observe.OpPut, Start: start}) // not sampled
@@ -263,14 +262,15 @@ func TestProposal(t *testing.T) {
 		t.Fatal(err)
 	}
 	parts := r.named("operation.replicated")
-	if len(parts) != 1 || hex.EncodeToString(parts[0].ParentSpanId) != parentSpan || len(parts[0].Events) != 1 ||
+	if len(parts) != 1 || hex.EncodeToString(parts[0].ParentSpanId) != parentSpan ||
+		said(parts[0], "concord.member") != "a1" || said(parts[0], "concord.role") != "follower" ||
 		parts[0].EndTimeUnixNano != uint64(start.UnixNano()+4000) {
 		t.Fatalf("%v", parts)
 	}
-	if below := r.below(parts[0]); !slices.Equal(below, []string{"queue", "log", "replicate", "apply"}) {
+	if below := r.below(parts[0]); !slices.Equal(below, []string{"log", "replicate", "apply"}) {
 		t.Errorf("phases %q", below)
 	}
-	if len(r.got) != 5 {
+	if len(r.got) != 4 {
 		t.Errorf("%d spans", len(r.got))
 	}
 }
