@@ -204,7 +204,7 @@ func TestGatewayEndless(t *testing.T) {
 	cluster := new(lone)
 	cluster.leader.Store(1)
 	addrs, _ := start(t, kvtest.NewModel(kv.Limits{}), cluster, server.Config{Limits: kv.Limits{RequestBytes: 1000}})
-	ws, err := websocket.Dial("ws://"+addrs[0].String()+"/v3/kv/put", "", "http://localhost/")
+	ws, err := websocket.Dial("ws://"+addrs[0].String()+"/v3/kv/put", "", "http://"+addrs[0].String()+"/")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -200,6 +200,9 @@ func New(store kv.Store, cluster kv.Cluster, cfg Config) (_ *Server, err error) 
 	s.limits.api = s.api
 	s.metrics = s.newMetrics(cluster)
 	s.limits.hear = s.metrics.Events().Observer().Limit
+	if member, ok := cluster.(audible); ok {
+		s.limits.hear = member.TellLimit // by which the metrics hear of it, see Run
+	}
 	s.grpc = s.newGRPC()
 	if open := etcdapi.Ungoverned(s.grpc.GetServiceInfo()); len(open) > 0 {
 		return nil, kv.Errorf(kv.Internal, "server: nobody has said who may call %v", open)
@@ -231,12 +234,12 @@ func (s *Server) newHTTPServer(store kv.Store, cluster kv.Cluster) *http.Server 
 	if s.gateway != nil {
 		pages.byMethod(gatewayPath, s.gateway)
 	}
-	certified := func() bool {
+	guarded := func() bool {
 		authority, ok := store.(kv.Authority)
-		return ok && authority.Auth().Enabled
+		return ok && (s.cfg.Auth.Required || authority.Auth().Enabled)
 	}
 	return &http.Server{
-		Handler:           s.tracedPages(limited{&access{cfg: s.cfg.HTTP, certified: certified, next: s.limits.pages(pages.mux)}}),
+		Handler:           s.tracedPages(limited{newAccess(s.cfg.HTTP, guarded, s.limits.pages(pages.mux))}),
 		ReadHeaderTimeout: s.cfg.Handshake,
 		ReadTimeout:       30 * time.Second,
 		IdleTimeout:       2 * time.Minute,

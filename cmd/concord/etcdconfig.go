@@ -79,7 +79,7 @@ func (v etcdValues) serverConfig(log *slog.Logger) server.Config {
 		},
 		Auth: server.AuthConfig{Token: v.text("auth-token"), TTL: time.Duration(v.number("auth-token-ttl")) * time.Second},
 		HTTP: server.HTTPConfig{
-			Origins: v.list("cors"), Hosts: v.list("host-whitelist"), NoGateway: !v.on("enable-grpc-gateway"),
+			Origins: orAll(v.list("cors")), Hosts: orAll(v.list("host-whitelist")), NoGateway: !v.on("enable-grpc-gateway"),
 			Profiles: v.on("enable-pprof"),
 		},
 		KeepAlive: server.KeepAliveConfig{
@@ -87,6 +87,14 @@ func (v etcdValues) serverConfig(log *slog.Logger) server.Config {
 			Timeout: v.duration("grpc-keepalive-timeout"), OnlyWithCalls: true,
 		},
 	}
+}
+
+// orAll is list, which etcd takes for everything where it is empty.
+func orAll(list []string) []string {
+	if len(list) == 0 {
+		return []string{"*"}
+	}
+	return list
 }
 
 // members are those of --initial-cluster by name, each by its first address.

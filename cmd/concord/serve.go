@@ -34,6 +34,7 @@ type serveSettings struct {
 	Timing     timingSettings
 	Requests   requestSettings
 	Limits     limitSettings
+	Web        webSettings
 	Auth       authSettings
 	Cluster    clusterSettings
 	Log        logSettings
@@ -163,6 +164,7 @@ func runServe(ctx context.Context, g *globals, s serveSettings) error {
 		}
 		s.Limits.apply(&cfg)
 		s.Traces.apply(&cfg)
+		s.Web.apply(&cfg, s.calledBy()...)
 		if err := s.Metrics.listen(&cfg); err != nil {
 			return errors.Join(err, node.Close(), clients.Close())
 		}
@@ -253,7 +255,7 @@ func (s *serveSettings) check() error {
 	}
 	s.DataDir = cmp.Or(s.DataDir, filepath.Join(base, s.Cluster.Name, s.Name))
 	s.ClientAddr = cmp.Or(s.ClientAddr, "127.0.0.1:2379")
-	if err := errors.Join(s.Requests.check(), s.Limits.check()); err != nil {
+	if err := errors.Join(s.Requests.check(), s.Limits.check(), s.Web.check()); err != nil {
 		return err
 	}
 	if err := s.Auth.check(s.Env); err != nil {

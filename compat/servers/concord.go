@@ -56,6 +56,7 @@ func Concord(tb testing.TB, members int, opts ...Option) *Cluster {
 		})
 		serve(tb, node, server.Config{
 			Listeners: []net.Listener{clients[i]}, Limits: limits, Auth: server.AuthConfig{Token: apply(opts).authToken},
+			HTTP: server.HTTPConfig{Hosts: []string{"*"}, Origins: []string{"*"}}, // as etcd's
 		})
 		c.Endpoints = append(c.Endpoints, clients[i].Addr().String())
 	}
