@@ -79,8 +79,8 @@ func (f *founderOfAuth) step(ctx context.Context) (done bool, err error) {
 	if f.node.Auth().Enabled {
 		return true, f.keep(ctx)
 	}
-	if s := f.node.Status(); s.Leader != s.Member {
-		return false, nil // whoever leads does it
+	if s := f.node.Status(); s.Leader != s.Member || f.asked {
+		return false, nil // whoever leads does it; what was made by hand stays so
 	}
 	id, path, made, err := f.token()
 	if err != nil {
