@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/concord-kv/concord/kv"
+	"github.com/concord-kv/concord/observe"
 )
 
 // MemoryLimit is how much memory the process may take, in bytes; 0, the default,
@@ -257,8 +258,14 @@ func (n *Node) tendMemory(ctx context.Context) error {
 	}
 }
 
+// logMemory says, also to observers, that writes are refused, or taken again.
 func (n *Node) logMemory(full bool) {
 	limit, used, _ := n.cfg.memory.told()
+	ev := observe.Limit{Kind: observe.LimitCleared, Limit: "memory", Value: used, Max: n.cfg.memory.ceiling()}
+	if full {
+		ev.Kind = observe.LimitHit
+	}
+	n.TellLimit(ev)
 	if full {
 		n.log.Error("the memory limit is reached; writes that make the state larger are refused until there is room", "limit", limit, "used", used)
 	} else {

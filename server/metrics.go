@@ -110,9 +110,10 @@ func (s countedStream) RecvMsg(m any) error {
 }
 
 // audible is what a cluster may offer besides: events of its member, told until
-// stop is called.
+// stop is called, among them those of limits that the server tells it.
 type audible interface {
 	Listen(o observe.Observer) (stop func())
+	TellLimit(l observe.Limit)
 }
 
 // newMetrics makes the metrics of a member.
