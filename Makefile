@@ -38,7 +38,7 @@ fuzz: ## every fuzz test for FUZZ_TIME (5s)
 
 # What strangers can send to a member: see docs/SECURITY.md.
 STRANGERS = ./server:FuzzMethods ./server:FuzzHTTP ./server:FuzzConnection ./internal/etcdapi:FuzzJWT ./internal/etcdapi:FuzzExtensions \
-	./kv:FuzzParseSecretToken ./internal/restapi:FuzzRead ./internal/transport:FuzzFrames ./internal/transport:FuzzHandshake ./internal/transport:FuzzEndpoint \
+	./kv:FuzzParseSecretToken ./internal/restapi:FuzzRead ./internal/restapi:FuzzToken .:FuzzPeerRequest ./internal/transport:FuzzFrames ./internal/transport:FuzzHandshake ./internal/transport:FuzzEndpoint \
 	./internal/founding:FuzzMessage ./internal/replica:FuzzReceive ./internal/replica:FuzzPayload ./internal/snap:FuzzVerify \
 	./internal/discovery:FuzzGossip ./internal/discovery:FuzzState ./internal/discovery:FuzzAnnouncement ./internal/discovery:FuzzBeacon ./internal/discovery:FuzzSeeds
 LONG ?= 10m
@@ -184,6 +184,11 @@ telemetry: ## the alerts' rules and their tests (installs Debian's prometheus, w
 	promtool check rules deploy/prometheus/alerts.yaml
 	promtool test rules deploy/prometheus/alerts_test.yaml
 	go test ./internal/telemetry -count=1
+
+.PHONY: telemetry-faults
+telemetry-faults: ## faults of real processes, and whether a real Prometheus, /readyz, cluster status and top tell of them (needs root and Debian's prometheus)
+	command -v prometheus >/dev/null || apt-get install -y --no-install-recommends prometheus
+	go run ./internal/alarms
 
 ci: ## what is run for every change; under 30 minutes on two cores
 	.ci/run

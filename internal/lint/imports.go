@@ -64,6 +64,7 @@ var mayImport = map[string][]string{
 	"cmd/concord":         {".", "server", "client", "kv", "observe", "internal/backup", "internal/certs", "internal/etcdfile", "internal/migrate", "internal/restapi", "internal/tracing"},
 	"concordtest":         {".", "kv", "internal/lab", "internal/vfs"},
 	"internal/sim":        append([]string{"kv/kvtest/lincheck"}, lowerHalf...),
+	"internal/alarms":     {"kv", "client"},
 	"internal/chaos":      {"kv", "client", "kv/kvtest/lincheck", "internal/loopback"},
 }
 
