@@ -230,7 +230,11 @@ func FuzzBeacon(f *testing.F) {
 	f.Add(beacon{kind: asking}.encode(nil, nil))
 	f.Add([]byte(beaconMagic))
 	f.Fuzz(func(t *testing.T, b []byte) {
+		before := allocated()
 		p, err := decodeBeacon(b)
+		if cost := allocated() - before; cost > uint64(memoryBase+memoryGrowth*len(b)) {
+			t.Errorf("%d bytes cost %d", len(b), cost)
+		}
 		if err != nil {
 			return
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"runtime/metrics"
 	"testing"
 	"testing/iotest"
 )
@@ -85,11 +86,35 @@ func TestFrameOverTheLimit(t *testing.T) {
 	}
 }
 
+// memoryBase is what any input may cost, what is trusted of a length, copied once,
+// among it; memoryGrowth is what a byte of it may cost, garbage included.
+const (
+	memoryBase   = 4*trusted + 4<<20
+	memoryGrowth = 64
+)
+
+// frugal fails when what costs more memory than data is worth.
+func frugal(t *testing.T, data []byte, what func()) {
+	t.Helper()
+	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
+	metrics.Read(sample)
+	before := sample[0].Value.Uint64()
+	what()
+	metrics.Read(sample)
+	if cost := sample[0].Value.Uint64() - before; cost > uint64(memoryBase+memoryGrowth*len(data)) {
+		t.Errorf("%d bytes cost %d", len(data), cost)
+	}
+}
+
 func FuzzHandshake(f *testing.F) {
 	f.Add(hello{purpose: 1, cluster: 1, from: 2, to: 3, incarnation: 4, link: 5}.encode())
 	f.Add(welcome{cluster: 1, id: 2, incarnation: 3, refusal: Busy}.encode())
 	f.Add([]byte("cncd\x02\x00\x00\x00"))
 	f.Fuzz(func(t *testing.T, data []byte) {
+		frugal(t, data, func() {
+			_, _, _ = readHello(bytes.NewReader(data)) // what they say is looked at below
+			_, _ = readWelcome(bytes.NewReader(data))
+		})
 		if h, known, err := readHello(bytes.NewReader(data)); err == nil && known && !bytes.HasPrefix(data, h.encode()) {
 			t.Errorf("hello %+v came from %x", h, data)
 		}
@@ -127,9 +152,11 @@ func FuzzEndpoint(f *testing.F) {
 			h.purpose = purpose
 			greet(t, conn, h)
 		}
-		go func() { conn.Write(data); conn.Close() }()
-		io.Copy(io.Discard, conn)
-		a.stop()
+		frugal(t, data, func() {
+			go func() { conn.Write(data); conn.Close() }()
+			io.Copy(io.Discard, conn)
+			a.stop()
+		})
 	})
 }
 
