@@ -70,6 +70,7 @@ type memory struct {
 	mu        sync.Mutex
 	used      int64
 	full      bool
+	short     bool // what is no large write was refused since it was weighed
 	collected time.Time
 	notes     map[kv.MemberID]time.Time // who else is full, until when
 }
@@ -100,12 +101,12 @@ func (m *memory) weigh(now time.Time) (full, changed bool) {
 			m.collected = now
 			m.used = m.state() + m.heap() + m.sending.Load()
 		}
-		if m.used >= m.ceiling() {
+		if enough := m.used <= m.ceiling()-m.limit/resumeShare; m.used >= m.ceiling() || m.short && !enough {
 			m.full = true
-		} else if m.used <= m.ceiling()-m.limit/resumeShare {
+		} else if enough {
 			m.full = false
 		}
-		changed = m.full != was
+		m.short, changed = false, m.full != was
 	}
 	m.decide(now)
 	return m.full, changed
@@ -207,6 +208,9 @@ func (m *memory) refusal(size int64) error {
 		}
 	case m.limit > 0:
 		if left := m.ceiling() - m.used; size >= left {
+			// Whoever is refused what would fit into a member that has just
+			// taken writes again has to be told that it is full.
+			m.short = m.short || size <= m.limit/resumeShare
 			return outOfMemory("a write of %d bytes is too large for the %d that are left below the memory limit", size, max(0, left))
 		}
 	}

@@ -52,6 +52,34 @@ func TestMemoryHysteresis(t *testing.T) {
 	}
 }
 
+// A member that refuses writes of a common size is full, also where smaller ones
+// would still fit: who looks at it must see why. A write that is too large for any
+// member does not make it so.
+func TestMemoryIsFullForWritesThatDoNotFit(t *testing.T) {
+	m, state := newTestMemory(800)
+	now := time.Now()
+	for i, step := range []struct {
+		used, size    int64
+		refused, full bool
+	}{
+		{660, 30, false, false},
+		{680, 30, true, true}, // a sixteenth of the limit is 50
+		{680, 10, true, true},
+		{650, 30, false, false},
+		{680, 51, true, false},
+		{640, 100, true, false},
+	} {
+		state.Store(step.used)
+		m.weigh(now)
+		if err := m.refusal(step.size); (err != nil) != step.refused {
+			t.Errorf("step %d: %d bytes are answered with %v", i, step.size, err)
+		}
+		if full, _ := m.weigh(now); full != step.full {
+			t.Errorf("step %d: full %v after a write of %d bytes, want %v", i, full, step.size, step.full)
+		}
+	}
+}
+
 // A member with room refuses while another is full, until that one says that it
 // is not, or has not said anything for a while.
 func TestMemoryNotes(t *testing.T) {
