@@ -23,7 +23,7 @@ func TestREST(t *testing.T) {
 	if err := node.Ready(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	addrs, _ := start(t, node, node, server.Config{})
+	addrs, _ := start(t, node, node, server.Config{HTTP: server.HTTPConfig{Origins: []string{"*"}}})
 	transport := new(http.Transport)
 	resp, text := visit(t, transport, ask(t, "GET", "http://"+addrs[0].String()+"/v1/cluster/status", ""))
 	var s restapi.Status
