@@ -13,6 +13,7 @@ import (
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
@@ -179,7 +180,10 @@ func TestSlowWatcher(t *testing.T) {
 	addrs, _ := start(t, model, led(), server.Config{
 		Clients: server.ClientLimits{SlowReader: 200 * time.Millisecond}, Logger: slog.New(slog.NewTextHandler(told, nil)),
 	})
-	client := pb.NewWatchClient(dial(t, addrs[0].String(), insecure.NewCredentials()))
+	// Windows that do not grow: else, on a fast path, a stream's could take all the
+	// events, and nobody would wait.
+	client := pb.NewWatchClient(dial(t, addrs[0].String(), insecure.NewCredentials(),
+		grpc.WithInitialWindowSize(64<<10), grpc.WithInitialConnWindowSize(16<<20)))
 	watch := func() pb.Watch_WatchClient {
 		s, err := client.Watch(t.Context())
 		if err != nil {
@@ -203,7 +207,11 @@ func TestSlowWatcher(t *testing.T) {
 			t.Fatalf("event %d: %v, %v", i, r, err)
 		}
 	}
-	<-told // it is cut, and nothing is read before that
+	select {
+	case <-told: // it is cut, and nothing is read before that
+	case <-time.After(time.Minute):
+		t.Fatal("a watcher that does not read is not cut")
+	}
 	got := 0
 	for {
 		r, err := slow.Recv()

@@ -55,12 +55,14 @@ func disks(l *lookout) {
 	}
 	l.until("concord_snapshot_errors_total")
 	d.refuses.Store(false)
-	// What a snapshot holds that cannot be written is replaced meanwhile.
+	// A snapshot that cannot be written holds the table of keys, which grows
+	// meanwhile. (It may hold back a compaction too, of which nothing is kept then.)
 	d.holds.Store(true)
-	for end := time.Now().Add(30 * time.Second); !l.moved["concord_state_pinned_bytes"] && time.Now().Before(end); l.look() {
+	for end, i := time.Now().Add(30*time.Second), 0; !l.moved["concord_state_pinned_bytes"] && time.Now().Before(end); l.look() {
+		must(n.Put(ctx, "a", strings.Repeat("y", 512<<10)))(l.T)
 		var rev kv.Revision
-		for i := range 40 {
-			rev = must(n.Put(ctx, fmt.Sprint(i%20), strings.Repeat("y", 64<<10)))(l.T).Revision
+		for last := 2*i + 1024; i < last; i++ {
+			rev = must(n.Put(ctx, fmt.Sprint("more", i), "y"))(l.T).Revision
 		}
 		must(n.Compact(ctx, rev))(l.T)
 	}

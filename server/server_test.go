@@ -94,9 +94,9 @@ func fetch(t *testing.T, c *http.Client, url string) (code int, body string) {
 	return resp.StatusCode, string(b)
 }
 
-func dial(t *testing.T, target string, creds credentials.TransportCredentials) *grpc.ClientConn {
+func dial(t *testing.T, target string, creds credentials.TransportCredentials, options ...grpc.DialOption) *grpc.ClientConn {
 	t.Helper()
-	conn, err := grpc.NewClient(target, grpc.WithTransportCredentials(creds))
+	conn, err := grpc.NewClient(target, append(options, grpc.WithTransportCredentials(creds))...)
 	if err != nil {
 		t.Fatal(err)
 	}
