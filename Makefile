@@ -33,7 +33,7 @@ lint: ## formatting, vet, the project's own rules, staticcheck
 	.ci/run fmt vet staticcheck
 	go test ./internal/lint
 
-fuzz: ## every fuzz test for FUZZ_TIME (5s)
+fuzz: ## every fuzz test for FUZZ_TIME (3s)
 	.ci/run fuzz
 
 # What strangers can send to a member: see docs/SECURITY.md.
