@@ -69,12 +69,17 @@ func call[R any](ctx context.Context, c *Client, again repeat, f try[R]) (R, err
 // tells whether the request may have left. Its errors are those of an embedded
 // store.
 func once[R any](ctx context.Context, e *endpoint, f try[R]) (res R, sent bool, err error) {
+	return signed(ctx, e, func() (R, bool, error) { return attempt(ctx, e, f) })
+}
+
+// signed is once for what shows the session's token in its own way.
+func signed[R any](ctx context.Context, e *endpoint, do func() (R, bool, error)) (res R, sent bool, err error) {
 	if err := e.session.begin(ctx, e); err != nil {
 		return res, false, err
 	}
 	for logins := 0; ; logins++ {
 		shown := e.session.current()
-		res, sent, err = attempt(ctx, e, f)
+		res, sent, err = do()
 		if err == nil || logins == maxLogins {
 			return res, sent, err
 		}

@@ -31,6 +31,7 @@ type endpoint struct {
 	address string
 	session *session
 	dial    func() (*grpc.ClientConn, error)
+	web     web // for what etcd's API does not have
 
 	// calls counts those under way, answers those that are over: together
 	// they show whether the endpoint still does anything.
@@ -53,7 +54,7 @@ func newEndpoint(address string, cfg *Config, session *session) (*endpoint, erro
 	if err != nil {
 		return nil, err
 	}
-	e := &endpoint{address: address, session: session}
+	e := &endpoint{address: address, session: session, web: newWeb(address, cfg)}
 	e.dial = func() (*grpc.ClientConn, error) {
 		opts := []grpc.DialOption{
 			grpc.WithTransportCredentials(security),
@@ -165,6 +166,7 @@ func (e *endpoint) close() error {
 		return nil
 	}
 	e.closed = true
+	e.web.client.CloseIdleConnections()
 	return e.conn.Load().Close()
 }
 

@@ -75,22 +75,13 @@ func TestClusterLostAnswer(t *testing.T) {
 	}
 }
 
-func TestDecodeAnswer(t *testing.T) {
-	for _, c := range []struct {
-		text   string
-		status int
-		code   kv.Code
-		says   string
-	}{
-		{`{"code":"failed_precondition","message":"m","next":"do it"}`, 409, kv.FailedPrecondition, "m"},
-		{`not found`, 404, kv.Unsupported, "e answers with 404 Not Found, not as"},
-		{`{"x":`, 200, kv.Unsupported, "e answers with 200 OK, not as"},
-		{`{"message":"m"}`, 500, kv.Unsupported, "not as a member of Concord does"},
-	} {
-		err := decodeAnswer("e", []byte(c.text), c.status, new(struct{}))
-		if kv.CodeOf(err) != c.code || !strings.Contains(err.Error(), c.says) || hintFor(err) == "" {
-			t.Errorf("%s: %v (%s)", c.text, err, hintFor(err))
-		}
+// TestHintsOfAnswers prints the next step that an answer has.
+func TestHintsOfAnswers(t *testing.T) {
+	other := httptest.NewServer(http.NotFoundHandler())
+	defer other.Close()
+	code, _, problems := runOn(t, other.URL, "cluster", "members")
+	if code != exitError || !strings.Contains(problems, "not as a member of Concord does") || !strings.Contains(problems, "Etcd's members, and older ones") {
+		t.Errorf("%d %s", code, problems)
 	}
 	if got := hintFor(kv.WithNext(errors.New("e"), "do it")); got != "Do it." {
 		t.Errorf("%q", got)

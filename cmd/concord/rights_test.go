@@ -168,13 +168,12 @@ func credentialsOf(t *testing.T, c *concordtest.Cluster, addr string) []shown {
 	}
 	c.Advance(2 * time.Second)
 	g := &globals{endpoints: addr, timeout: time.Minute}
-	client, cfg, err := g.connectWith()
+	client, err := g.connect()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer client.Close()
-	cfg.User, cfg.Password = "insider", "sesame"
-	session, err := login(t.Context(), client, cfg)
+	session, err := client.Login(t.Context(), "insider", "sesame")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -178,18 +178,12 @@ func (g *globals) checkOutput(formats ...string) error {
 
 // connect opens a client, whose calls --timeout bounds; the caller closes it.
 func (g *globals) connect() (*client.Client, error) {
-	c, _, err := g.connectWith()
-	return c, err
-}
-
-// connectWith is connect, and tells how.
-func (g *globals) connectWith() (*client.Client, client.Config, error) {
 	var endpoints []string
 	for _, endpoint := range strings.Split(g.endpoints, ",") {
 		endpoints = append(endpoints, strings.Trim(endpoint, " "))
 	}
 	if g.timeout < 0 {
-		return nil, client.Config{}, usagef("--timeout %v is negative; 0 means for ever", g.timeout)
+		return nil, usagef("--timeout %v is negative; 0 means for ever", g.timeout)
 	}
 	timeout := g.timeout
 	if timeout == 0 {
@@ -197,13 +191,12 @@ func (g *globals) connectWith() (*client.Client, client.Config, error) {
 	}
 	cfg := client.Config{Endpoints: endpoints, Timeout: timeout}
 	if err := g.show(&cfg); err != nil {
-		return nil, cfg, err
+		return nil, err
 	}
 	if err := g.clientTLS.set(&cfg); err != nil {
-		return nil, cfg, err
+		return nil, err
 	}
-	c, err := client.New(cfg)
-	return c, cfg, err
+	return client.New(cfg)
 }
 
 // withStore runs do with a client.

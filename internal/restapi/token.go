@@ -20,6 +20,7 @@ import (
 type Token struct {
 	// ID is the beginning of the secret's SHA-256, in 16 hexadecimal digits.
 	ID          string       `json:"id"`
+	SHA256      string       `json:"sha256"` // the whole of it
 	Name        string       `json:"name"`
 	Roles       []string     `json:"roles"`
 	Permissions []Permission `json:"permissions"`
@@ -32,9 +33,18 @@ type Token struct {
 	LastUsed string `json:"last_used"`
 }
 
+// Header tells of which state an answer is.
+type Header struct {
+	Revision   int64 `json:"revision"`
+	TimeMillis int64 `json:"time_ms"` // cluster time
+}
+
+func fromHeader(h kv.Header) Header { return Header{int64(h.Revision), int64(h.Time)} }
+
 // Tokens is the answer of GET /v1/auth/tokens.
 type Tokens struct {
 	Tokens []Token `json:"tokens"`
+	Header
 }
 
 // Keys are one key, or those from it up to an end, or those with a prefix. What
@@ -73,12 +83,14 @@ type MadeToken struct {
 	// Secret is there when the member has made it, and nowhere else: nobody
 	// can find it out again.
 	Secret string `json:"secret,omitempty"`
+	Header
 }
 
 // RevokedToken is the answer of DELETE /v1/auth/tokens/{name}.
 type RevokedToken struct {
 	ID   string `json:"id"`
 	Name string `json:"name"`
+	Header
 }
 
 // Ask is the request of POST /v1/auth/can.
@@ -104,6 +116,7 @@ type Verdict struct {
 	Rules   []Rule `json:"rules"`
 	// Missing is the first key that nothing allows to be read or written.
 	Missing *Permission `json:"missing"`
+	Header
 }
 
 // tokens answers for a store.
@@ -129,7 +142,7 @@ func (t *tokens) list(ctx context.Context, _ *nothing) (out Tokens, err error) {
 		return out, err
 	}
 	all, h, err := store.AccessTokens(ctx)
-	out.Tokens = []Token{}
+	out.Tokens, out.Header = []Token{}, fromHeader(h)
 	for i := range all {
 		out.Tokens = append(out.Tokens, fromToken(&all[i], h.Time))
 	}
@@ -165,7 +178,7 @@ func (t *tokens) create(ctx context.Context, r *NewToken) (out MadeToken, err er
 	if err != nil {
 		return MadeToken{}, err
 	}
-	out.Token = fromToken(&token, h.Time)
+	out.Token, out.Header = fromToken(&token, h.Time), fromHeader(h)
 	return out, nil
 }
 
@@ -183,8 +196,8 @@ func (t *tokens) revoke(ctx context.Context, w *whichToken) (out RevokedToken, e
 	if err != nil {
 		return out, err
 	}
-	_, err = store.RevokeAccessToken(ctx, found.ID)
-	return RevokedToken{found.ID.String(), found.Name}, err
+	h, err := store.RevokeAccessToken(ctx, found.ID)
+	return RevokedToken{found.ID.String(), found.Name, fromHeader(h)}, err
 }
 
 // errSecretShown refuses the secret of a token as its name: what is named gets
@@ -263,6 +276,12 @@ func (t *tokens) identify(ctx context.Context, store kv.AccessTokens, who string
 			return nil
 		}
 		return kv.WithNext(kv.Errorf(kv.InvalidArgument, "a user and an access token are named %s", name), "write user:"+name+" or token:"+name)
+	case isToken && errors.Is(err, kv.ErrTokenNotFound):
+		if id, bad := parseID(name); bad == nil {
+			q.Token = id // it was one, or may become one, or is not for the caller to know
+			return nil
+		}
+		return err
 	case isToken, errors.Is(err, errSecretShown):
 		return err
 	case errors.Is(err, kv.ErrTokenNotFound) || kv.CodeOf(err) == kv.PermissionDenied: // who may not list tokens may be that user
@@ -366,7 +385,7 @@ func fromPermission(p *kv.Permission) Permission {
 
 func fromToken(t *kv.AccessToken, now kv.Time) Token {
 	out := Token{
-		ID: t.ID.String(), Name: t.Name, Roles: append([]string{}, t.Roles...), Permissions: []Permission{},
+		ID: t.ID.String(), SHA256: hexadecimal.EncodeToString(t.ID[:]), Name: t.Name, Roles: append([]string{}, t.Roles...), Permissions: []Permission{},
 		AgeMillis: max(0, now.Sub(t.Created).Milliseconds()),
 	}
 	for i := range t.Permissions {
@@ -383,7 +402,7 @@ func fromToken(t *kv.AccessToken, now kv.Time) Token {
 }
 
 func fromVerdict(v *kv.Verdict) Verdict {
-	out := Verdict{Allowed: v.Allowed, Because: v.Because.String(), Rules: []Rule{}}
+	out := Verdict{Allowed: v.Allowed, Because: v.Because.String(), Rules: []Rule{}, Header: fromHeader(v.Header)}
 	for i := range v.Rules {
 		out.Rules = append(out.Rules, Rule{v.Rules[i].Role, fromPermission(&v.Rules[i].Permission)})
 	}

@@ -61,7 +61,7 @@ func (g *guarded) AccessTokens(context.Context) ([]kv.AccessToken, kv.Header, er
 			{Access: kv.ReadWriteAccess, Key: []byte("a/"), End: []byte("a0")}, {Access: kv.ReadAccess, Key: []byte{0xff}},
 		}},
 		{ID: otherID},
-	}, kv.Header{Time: 4000}, nil
+	}, kv.Header{Revision: 7, Time: 4000}, nil
 }
 
 func (g *guarded) RevokeAccessToken(_ context.Context, id kv.TokenID) (kv.Header, error) {
@@ -90,10 +90,12 @@ func (g *guarded) User(_ context.Context, name string) (kv.User, kv.Header, erro
 	return kv.User{Name: name}, kv.Header{}, nil
 }
 
+func hex256(id kv.TokenID) string { return fmt.Sprintf("%x", id[:]) }
+
 func TestListTokens(t *testing.T) {
 	w := ask(t, &guarded{}, "GET /v1/auth/tokens", "")
-	want := `{"tokens":[{"id":"` + webID.String() + `","name":"web","roles":["r"],"permissions":[{"access":"readwrite","key":"a/","end":"a0"},{"access":"read","key_base64":"/w=="}],` +
-		`"age_ms":3000,"left_ms":5000,"last_used":"2026-11-23T19:00:00Z"},{"id":"` + otherID.String() + `","name":"","roles":[],"permissions":[],"age_ms":4000,"left_ms":null,"last_used":""}]}` + "\n"
+	want := `{"tokens":[{"id":"` + webID.String() + `","sha256":"` + hex256(webID) + `","name":"web","roles":["r"],"permissions":[{"access":"readwrite","key":"a/","end":"a0"},{"access":"read","key_base64":"/w=="}],` +
+		`"age_ms":3000,"left_ms":5000,"last_used":"2026-11-23T19:00:00Z"},{"id":"` + otherID.String() + `","sha256":"` + hex256(otherID) + `","name":"","roles":[],"permissions":[],"age_ms":4000,"left_ms":null,"last_used":""}],"revision":7,"time_ms":4000}` + "\n"
 	if w.Code != http.StatusOK || w.Body.String() != want {
 		t.Errorf("%d %s\nwant %s", w.Code, w.Body, want)
 	}
@@ -197,14 +199,15 @@ func TestCan(t *testing.T) {
 		asked  string
 		want   string
 	}{
-		{`{"who":"alice","access":"read","key":"a"}`, false, 200, "alice", `{"allowed":true,"because":"permissions","rules":[{"role":"r","access":"read","key":"a"}],"missing":null}`},
-		{`{"who":"nobody","access":"read","key":"a"}`, false, 200, "nobody", `{"allowed":false,"because":"unknown user or token","rules":[],"missing":null}`},
+		{`{"who":"alice","access":"read","key":"a"}`, false, 200, "alice", `{"allowed":true,"because":"permissions","rules":[{"role":"r","access":"read","key":"a"}],"missing":null,"revision":0,"time_ms":0}`},
+		{`{"who":"nobody","access":"read","key":"a"}`, false, 200, "nobody", `{"allowed":false,"because":"unknown user or token","rules":[],"missing":null,"revision":0,"time_ms":0}`},
 		{`{"who":"alice","access":"write","prefix":"a"}`, false, 200, "alice", `"missing":{"access":"write","key":"b"}`},
 		{`{"who":"web","access":"read","key":"a"}`, false, 400, "", `"next":"write user:web or token:web"`},
 		{`{"who":"user:web","access":"read","key":"a"}`, false, 200, "web", ""},
 		{`{"who":"token:web","access":"read","key":"a"}`, false, 200, webID.String(), ""},
 		{`{"who":"` + otherID.String() + `","access":"readwrite","key":"a"}`, false, 200, otherID.String(), ""},
 		{`{"who":"token:nosuch","access":"read","key":"a"}`, false, 404, "", "not_found"},
+		{`{"who":"token:` + strings.Repeat("ab", 32) + `","access":"read","key":"a"}`, false, 200, strings.Repeat("ab", 8), ""},
 		{`{"who":"` + webSecret + `","access":"read","key":"a"}`, false, 400, "", "that is the secret"},
 		{`{"who":"alice","access":"read","key":"a"}`, true, 200, "alice", ""},
 		{`{"who":"token:web","access":"read","key":"a"}`, true, 403, "", ""},
