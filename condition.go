@@ -24,23 +24,29 @@ func (n *Node) Conditions() []kv.Condition {
 			Next: "free some of the disk of the data directory; deletes and compactions go on",
 		},
 		n.cfg.memory.condition(),
-		slowWrites(n.figures.pulse.recentWrites(&n.figures.logWrites)),
+		slowWrites(n.figures.pulse.recentWrites(&n.figures.logWrites, nowOfWrites)),
 	}
 }
 
 // A disk is slow where one write of the log in ten takes longer than slowWrite,
-// of leastWrites or more in a minute: one hiccup is none. The alert
-// ConcordDiskSlow has the same bound; etcd's own tuning guide asks for 10 ms.
+// and leastSlow or more do: one hiccup is none. A slow disk does few writes, a
+// fast one many: over a longer time those from before would hide those of now.
+// The alert ConcordDiskSlow has the same bound; etcd's own tuning guide asks for
+// 10 ms.
 const (
-	slowWrite   = 100 * time.Millisecond
-	leastWrites = 20
+	slowWrite = 100 * time.Millisecond
+	leastSlow = 5
 )
 
 // slowWrites is whether the disk is slow, by the writes of the log in the last
-// minute.
+// 10 to 20 s.
 func slowWrites(writes kv.Durations) kv.Condition {
 	c := kv.Condition{Name: "disk_latency", Minor: true, Next: "give the data directory a disk of its own with fast fsync; every write waits for a majority of the disks"}
-	if p90 := writes.Quantile(0.9); writes.Count() >= leastWrites && p90 > slowWrite {
+	slow := uint64(0)
+	for _, n := range writes.Counts[kv.DurationCell(slowWrite)+1:] {
+		slow += n
+	}
+	if p90 := writes.Quantile(0.9); slow >= leastSlow && p90 > slowWrite {
 		c.Reason = fmt.Sprintf("the disk is slow: one write of the log in ten takes longer than %v", p90.Round(time.Millisecond))
 	}
 	return c

@@ -64,7 +64,7 @@ func TestSlowDisk(t *testing.T) {
 	for _, c := range []struct {
 		fast, slow int
 		want       bool
-	}{{0, 0, false}, {100, 0, false}, {99, 1, false}, {0, 19, false}, {0, 20, true}, {80, 20, true}} {
+	}{{0, 0, false}, {100, 0, false}, {99, 1, false}, {0, 4, false}, {0, 5, true}, {100, 5, false}, {80, 20, true}} {
 		var writes kv.DurationCounter
 		for range c.fast {
 			writes.Add(time.Millisecond)

@@ -26,7 +26,7 @@ type memberFigures struct {
 // measure tells how this member is.
 func (n *Node) measure() *memberFigures {
 	now, f := time.Now(), n.figures
-	writes := f.pulse.recentWrites(&f.logWrites)
+	writes := f.pulse.recentWrites(&f.logWrites, minuteOfWrites)
 	r := kv.Report{
 		Status: n.Status(), UpTime: f.pulse.upTime(now), LogWrite: writes.Quantile(0.99),
 		Resident: resident(), DiskFree: diskFree(n.cfg.dir),

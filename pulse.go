@@ -14,8 +14,9 @@ import (
 const (
 	fineEvery, fineKept     = 100 * time.Millisecond, 64
 	coarseEvery, coarseKept = 10 * time.Second, 60
-	// writeWindow is how many coarse steps the figure of log writes covers.
-	writeWindow = 6
+	// How many coarse steps are looked back on for the figure of log writes, and
+	// for whether the disk is slow now.
+	minuteOfWrites, nowOfWrites = 6, 2
 )
 
 // mark says that entries up to Index were committed some time ago.
@@ -142,15 +143,15 @@ func behind(marks []mark, applied kv.Index) time.Duration {
 	return 0
 }
 
-// recentWrites are the writes of the log in the last minute, or since the start
-// where that is less.
-func (p *pulse) recentWrites(writes *kv.DurationCounter) kv.Durations {
+// recentWrites are the writes of the log in the last coarse steps, of which the
+// one that has not ended counts as one; or since the start where that is less.
+func (p *pulse) recentWrites(writes *kv.DurationCounter, steps int) kv.Durations {
 	d := writes.Load()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.coarses <= writeWindow { // began less than a minute ago: with the start's own
+	if p.coarses <= steps { // began later: with the start's own
 		return d
 	}
-	before := &p.writes[(p.coarses-writeWindow)%coarseKept]
+	before := &p.writes[(p.coarses-steps)%coarseKept]
 	return d.Since(before)
 }

@@ -42,13 +42,17 @@ func TestPulse(t *testing.T) {
 			t.Errorf("%d entries behind: %v, want %v", c.lag, got, c.want)
 		}
 	}
-	recent := p.recentWrites(&writes)
+	recent := p.recentWrites(&writes, minuteOfWrites)
 	n := uint64(0)
 	for _, c := range recent.Counts {
 		n += c
 	}
 	if n < 500 || n > 700 || recent.Quantile(0.99) > time.Millisecond {
 		t.Errorf("the last minute: %+v", recent)
+	}
+	recent = p.recentWrites(&writes, nowOfWrites)
+	if n := recent.Count(); n < 100 || n > 200 {
+		t.Errorf("%d writes in the last two steps", n)
 	}
 	all := testing.AllocsPerRun(100, func() {
 		now = now.Add(coarseEvery)
@@ -68,7 +72,7 @@ func TestPulseOfAYoungMember(t *testing.T) {
 		p.note(moment{1, now}, &writes)
 		now = now.Add(fineEvery)
 	}
-	if d := p.recentWrites(&writes); d.Counts[kv.DurationCell(time.Millisecond)] != 30 {
+	if d := p.recentWrites(&writes, minuteOfWrites); d.Counts[kv.DurationCell(time.Millisecond)] != 30 {
 		t.Errorf("%+v", d)
 	}
 }
