@@ -55,11 +55,17 @@ func (l *life) secret(name, value string) string {
 	return value
 }
 
+func (l *life) command(args ...string) *exec.Cmd {
+	cmd := exec.Command("concord", args...)
+	cmd.Dir, cmd.Env = l.dir, l.env
+	return cmd
+}
+
 // concord runs a command and returns what it prints to standard output.
 func (l *life) concord(input string, args ...string) string {
 	l.Helper()
-	cmd := exec.Command("concord", args...)
-	cmd.Dir, cmd.Env, cmd.Stdin = l.dir, l.env, strings.NewReader(input)
+	cmd := l.command(args...)
+	cmd.Stdin = strings.NewReader(input)
 	var out, said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &said
 	if err := cmd.Run(); err != nil {
@@ -72,15 +78,28 @@ func (l *life) concord(input string, args ...string) string {
 // start starts the member and looks at what others see of the process.
 func (l *life) start(args ...string) {
 	l.Helper()
+	l.serving(l.launch(nil, args...))
+}
+
+// launch starts a member, with more in its environment, and does not wait for it.
+func (l *life) launch(env []string, args ...string) *process {
+	l.Helper()
 	p := &process{cmd: exec.Command("concord", args...), want: regexp.MustCompile(`(?:serves clients at |serve client requests","urls":")([^\s,"]+)`), found: make(chan string, 1), ended: make(chan struct{})}
 	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = l.dir, p, p
-	p.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + l.dir, "GOTRACEBACK=all"}
+	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + l.dir, "GOTRACEBACK=all"}, env...)
 	if err := p.cmd.Start(); err != nil {
 		l.Fatal(err)
 	}
 	go func() { _ = p.cmd.Wait(); close(p.ended) }() // how it ended is in ProcessState
 	l.Cleanup(func() { _ = p.cmd.Process.Kill(); <-p.ended })
 	l.member = p
+	return p
+}
+
+// serving waits until a member serves, and looks at what others see of it: what
+// the operator has put into its environment is there.
+func (l *life) serving(p *process) {
+	l.Helper()
 	select {
 	case <-p.found:
 	case <-p.ended:
@@ -92,6 +111,11 @@ func (l *life) start(args ...string) {
 		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", p.cmd.Process.Pid, name))
 		if err != nil {
 			l.Fatal(err)
+		}
+		if name == "environ" {
+			for _, own := range p.cmd.Env {
+				data = bytes.ReplaceAll(data, []byte(own+"\x00"), nil)
+			}
 		}
 		l.clean("the process's "+name, data)
 	}
