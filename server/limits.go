@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/peer"
 
 	"github.com/concord-kv/concord/internal/etcdapi"
+	"github.com/concord-kv/concord/internal/headers"
 	"github.com/concord-kv/concord/internal/restapi"
 	"github.com/concord-kv/concord/kv"
 	"github.com/concord-kv/concord/observe"
@@ -192,7 +193,7 @@ func addressOf(ctx context.Context) address {
 		return address{}
 	}
 	if p.Addr.Network() == pipeNetwork {
-		v := metadata.ValueFromIncomingContext(ctx, "x-forwarded-for")
+		v := headers.Values(ctx, "x-forwarded-for")
 		if len(v) == 0 {
 			return address{}
 		}

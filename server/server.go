@@ -25,6 +25,7 @@ import (
 	reflectionv1alpha "google.golang.org/grpc/reflection/grpc_reflection_v1alpha"
 
 	"github.com/concord-kv/concord/internal/etcdapi"
+	"github.com/concord-kv/concord/internal/headers"
 	"github.com/concord-kv/concord/internal/lockpb"
 	"github.com/concord-kv/concord/internal/restapi"
 	"github.com/concord-kv/concord/internal/telemetry"
@@ -281,6 +282,7 @@ func (s *Server) receiveBytes() int64 {
 func (s *Server) newGRPC() *grpc.Server {
 	g := grpc.NewServer(
 		grpc.Creds(splitCredentials{}),
+		grpc.InTapHandle(headers.Tap),
 		grpc.ForceServerCodecV2(newBounded(s.cfg.Limits.Ops)),
 		grpc.NumStreamWorkers(workers),
 		grpc.StaticStreamWindowSize(streamWindow),

@@ -8,10 +8,10 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/metadata"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
+	"github.com/concord-kv/concord/internal/headers"
 	"github.com/concord-kv/concord/kv"
 )
 
@@ -184,6 +184,6 @@ func (a *API) checkLeader(ctx context.Context) error {
 }
 
 func requiresLeader(ctx context.Context) bool {
-	v := metadata.ValueFromIncomingContext(ctx, rpctypes.MetadataRequireLeaderKey)
+	v := headers.Values(ctx, rpctypes.MetadataRequireLeaderKey)
 	return len(v) > 0 && v[0] == rpctypes.MetadataHasLeader
 }

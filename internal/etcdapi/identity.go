@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 
+	"github.com/concord-kv/concord/internal/headers"
 	"github.com/concord-kv/concord/kv"
 )
 
@@ -80,9 +81,9 @@ var errAuthStaysOn = kv.Errorf(kv.FailedPrecondition, "authentication is require
 
 // tokenOf finds the token in a call's metadata, where etcd looks for it.
 func tokenOf(ctx context.Context) (string, bool) {
-	values := metadata.ValueFromIncomingContext(ctx, rpctypes.TokenFieldNameGRPC)
+	values := headers.Values(ctx, rpctypes.TokenFieldNameGRPC)
 	if len(values) == 0 {
-		values = metadata.ValueFromIncomingContext(ctx, rpctypes.TokenFieldNameSwagger)
+		values = headers.Values(ctx, rpctypes.TokenFieldNameSwagger)
 	}
 	if len(values) == 0 {
 		return "", false
@@ -107,7 +108,7 @@ func certificateName(ctx context.Context) string {
 		return ""
 	}
 	info, ok := p.AuthInfo.(credentials.TLSInfo)
-	if !ok || len(metadata.ValueFromIncomingContext(ctx, gatewayHeader)) > 0 {
+	if !ok || len(headers.Values(ctx, gatewayHeader)) > 0 {
 		return ""
 	}
 	for _, chain := range info.State.VerifiedChains {

@@ -11,9 +11,9 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"github.com/concord-kv/concord/internal/headers"
 	"github.com/concord-kv/concord/observe"
 )
 
@@ -25,7 +25,7 @@ type carried struct{ ctx context.Context }
 
 // Get implements [propagation.TextMapCarrier].
 func (c carried) Get(key string) string {
-	if values := metadata.ValueFromIncomingContext(c.ctx, key); len(values) > 0 {
+	if values := headers.Values(c.ctx, key); len(values) > 0 {
 		return values[0]
 	}
 	return ""
@@ -40,7 +40,7 @@ func (carried) Keys() []string { return []string{traceParent, traceState} }
 // parentOfCall is what a gRPC call is part of. Where its metadata does not say,
 // nothing is allocated to find that out.
 func parentOfCall(ctx context.Context) trace.SpanContext {
-	if len(metadata.ValueFromIncomingContext(ctx, traceParent)) == 0 {
+	if len(headers.Values(ctx, traceParent)) == 0 {
 		return trace.SpanContext{}
 	}
 	return parentOf(ctx, carried{ctx})

@@ -63,7 +63,11 @@ func (t *Tracer) api(e observe.API) {
 		attrs = append(attrs, attribute.String("concord.consistency", e.Level))
 	}
 	ctx, span := t.under(parent, e.Name(), e.Start, attrs...)
-	t.phases(ctx, e.Start, e.Phases)
+	// What is between is in the span of this member's part, see proposal.
+	if p := &e.Phases; p.Applied != 0 {
+		t.phase(ctx, "queue", e.Start, e.Start.Add(p.Queued))
+		t.phase(ctx, "answer", e.Start.Add(p.Applied), e.Start.Add(p.Answered))
+	}
 	span.End(trace.WithTimestamp(e.Start.Add(e.Duration)))
 }
 
@@ -76,26 +80,30 @@ func (t *Tracer) proposal(e observe.Proposal) {
 	ctx, span := t.under(parent, e.Name(), e.Start,
 		attribute.String("concord.member", idText(e.Member)), attribute.String("concord.role", e.Role),
 		attribute.Int64("concord.index", int64(e.Index)), attribute.Int64("concord.term", int64(e.Term)))
-	t.phases(ctx, e.Start, e.Phases)
+	// One after the other, each from the end of the one before. A time that is not
+	// known has none, and the next one takes it in.
+	from := e.Start
+	for _, phase := range [...]struct {
+		name string
+		end  time.Duration
+	}{{"log", e.Phases.Logged}, {"replicate", e.Phases.Committed}, {"apply", e.Phases.Applied}} {
+		if phase.end != 0 {
+			end := e.Start.Add(phase.end)
+			t.phase(ctx, phase.name, from, end)
+			from = end
+		}
+	}
 	span.End(trace.WithTimestamp(e.Start.Add(e.Phases.Applied)))
+}
+
+// phase is a span of a part of that time.
+func (t *Tracer) phase(ctx context.Context, name string, start, end time.Time) {
+	_, span := t.tracer.Start(ctx, name, trace.WithTimestamp(start))
+	if end.Before(start) {
+		end = start
+	}
+	span.End(trace.WithTimestamp(end))
 }
 
 // idText writes an id as everywhere else.
 func idText(id uint64) string { return strconv.FormatUint(id, 16) }
-
-// phases are spans one after the other, each from the end of the one before. A
-// time that is not known has none, and the next one takes it in.
-func (t *Tracer) phases(ctx context.Context, start time.Time, p observe.Phases) {
-	from := time.Duration(0)
-	for _, phase := range [...]struct {
-		name string
-		end  time.Duration
-	}{{"queue", p.Queued}, {"log", p.Logged}, {"replicate", p.Committed}, {"apply", p.Applied}, {"answer", p.Answered}} {
-		if phase.end == 0 {
-			continue
-		}
-		_, span := t.tracer.Start(ctx, phase.name, trace.WithTimestamp(start.Add(from)))
-		span.End(trace.WithTimestamp(start.Add(max(from, phase.end))))
-		from = max(from, phase.end)
-	}
-}

@@ -200,8 +200,12 @@ func TestPut(t *testing.T) {
 				t.Fatalf("%d spans of the member's part", len(api))
 			}
 			phases := strings.Join(r.below(api[0]), " ")
-			if !strings.HasSuffix(phases, "apply answer") || !strings.HasPrefix(phases, "queue") {
+			if phases != "queue answer" {
 				t.Errorf("phases %q", phases)
+			}
+			part := r.named("operation.replicated")
+			if len(part) != 1 || !strings.HasSuffix(strings.Join(r.below(part[0]), " "), "apply") {
+				t.Errorf("the member's part: %v", part)
 			}
 			if r.text.Len() == 0 || bytes.Contains(r.text.Bytes(), []byte("hidden")) {
 				t.Error("a key or a value is in the spans")
@@ -257,7 +261,6 @@ func TestProposal(t *testing.T) {
 		Phases: observe.Phases{Logged: 2000, Committed: 3000, Applied: 4000},
 	})
 	o.Proposal(observe.Proposal{Trace: observe.NewTrace([]byte("another system's")), Start: start})
-	o.API(observe.API{Op: observe.OpPut, Start: start}) // not sampled
 	if err := tracer.Shutdown(t.Context()); err != nil {
 		t.Fatal(err)
 	}
