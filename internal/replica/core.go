@@ -116,7 +116,7 @@ func NewCore(cfg CoreConfig) (*Core, error) {
 	c.disk.last = c.storage.last
 	c.state = State{Term: hs.GetTerm(), Commit: hs.GetCommit(), Applied: cfg.Snapshot.Index}
 	c.tasks.snapshotSize, c.tasks.oldest = cfg.Snapshot.Size, cfg.Snapshot.Index
-	if err := c.findStamp(cfg.Snapshot); err != nil {
+	if c.pace.stamp, err = c.lastStamp(); err != nil {
 		return nil, err
 	}
 	c.startElections(cfg.Seed)
@@ -262,7 +262,7 @@ func (c *Core) leaderChanged(old State) {
 	c.conf.ownFirst = notLeading
 	if c.state.Role == Leader {
 		c.conf.pending = c.disk.last
-		c.pace.lead(c.now)
+		c.lead()
 	}
 }
 

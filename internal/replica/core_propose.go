@@ -102,8 +102,6 @@ type pace struct {
 
 func (p *pace) clear() { p.uncommitted, p.proposed = nil, false }
 
-func (p *pace) lead(now int64) { p.base, p.since = p.stamp, now }
-
 // time is cluster time for the next entry: what the log had when this leader
 // took over, and its own time since.
 func (p *pace) time(now int64) int64 {
@@ -262,32 +260,63 @@ func (c *Core) noteEntries(ents []*raftpb.Entry) {
 
 // noteStamp keeps the greatest cluster time that the log has.
 func (c *Core) noteStamp(e *raftpb.Entry) {
-	data := e.GetData()
-	if e.GetType() != raftpb.EntryNormal {
-		var cc raftpb.ConfChangeV2
-		if proto.Unmarshal(data, &cc) != nil {
-			return
-		}
-		data = cc.GetContext()
-	}
-	if stamp, _, err := payloadStamp(data); err == nil {
+	if stamp, ok := entryStamp(e); ok {
 		c.pace.stamp = max(c.pace.stamp, stamp)
 	}
 }
 
-// findStamp looks for the last cluster time in the log at the start.
-func (c *Core) findStamp(s SnapshotInfo) error {
-	c.pace.stamp = s.Time
-	for i := c.storage.last; i > s.Index && i >= c.storage.first; i-- {
-		ents, err := c.storage.Entries(i, i+1, 0)
-		if err != nil {
-			return fmt.Errorf("read entry %d: %w", i, err)
+// entryStamp returns the cluster time of e, if it has one.
+func entryStamp(e *raftpb.Entry) (int64, bool) {
+	data := e.GetData()
+	if e.GetType() != raftpb.EntryNormal {
+		var cc raftpb.ConfChangeV2
+		if proto.Unmarshal(data, &cc) != nil {
+			return 0, false
 		}
-		if before := c.pace.stamp; len(ents) == 1 {
-			if c.noteStamp(ents[0]); c.pace.stamp > before {
-				break
+		data = cc.GetContext()
+	}
+	stamp, _, err := payloadStamp(data)
+	return stamp, err == nil
+}
+
+// lead begins to count cluster time.
+func (c *Core) lead() {
+	stamp, err := c.lastStamp()
+	if err != nil {
+		panic(fmt.Sprintf("replica: look for the cluster time: %v", err))
+	}
+	c.pace.stamp, c.pace.base, c.pace.since = stamp, stamp, c.now
+}
+
+// lastStamp looks for the last cluster time in the log as it stands, which is its
+// greatest. What noteStamp saw may be greater: time that an earlier leader told
+// this member alone, in entries that others have replaced. If a leader counted on
+// from that, leases would end early.
+func (c *Core) lastStamp() (int64, error) {
+	next := c.disk.last + 1
+	for _, w := range slices.Backward(c.disk.queue) {
+		for _, e := range slices.Backward(w.entries) {
+			if e.GetIndex() >= next {
+				continue // replaced
+			}
+			next = e.GetIndex()
+			if stamp, ok := entryStamp(e); ok {
+				return stamp, nil
 			}
 		}
+		if w.install.Index != 0 {
+			return w.install.Time, nil
+		}
 	}
-	return nil
+	s := c.storage.snapshot
+	for i := next - 1; i > s.Index && i >= c.storage.first; i-- {
+		ents, err := c.storage.Entries(i, i+1, 0)
+		if err != nil || len(ents) == 0 {
+			return 0, fmt.Errorf("read entry %d: %w", i, err)
+		}
+		if stamp, ok := entryStamp(ents[0]); ok {
+			return stamp, nil
+		}
+	}
+	return s.Time, nil
 }

@@ -151,9 +151,10 @@ func (c *Core) snapshotReceived(from uint64, header []byte, s SnapshotInfo) erro
 }
 
 // offerSnapshot gives raft the snapshot that arrived. It takes over the
-// snapshot's configuration at once, so no change may still be applied then.
+// snapshot's configuration at once, so no change may still be applied then, nor
+// wait to be.
 func (c *Core) offerSnapshot() {
-	if m := c.tasks.offered; m != nil && !c.tasks.barrier {
+	if m := c.tasks.offered; m != nil && !c.tasks.changing() {
 		c.tasks.offered = nil
 		_ = c.node.Step(m)
 	}

@@ -2,6 +2,7 @@ package replica
 
 import (
 	"fmt"
+	"slices"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
@@ -46,6 +47,18 @@ func (t *tasks) add(ents []*raftpb.Entry) {
 	}
 }
 
+// changing reports whether a configuration change was committed and is not
+// applied yet.
+func (t *tasks) changing() bool {
+	return t.barrier || slices.ContainsFunc(t.waiting, Task.changes)
+}
+
+// changes reports whether the task ends in a configuration change.
+func (t Task) changes() bool {
+	n := len(t.Entries)
+	return n > 0 && t.Entries[n-1].GetType() != raftpb.EntryNormal
+}
+
 // onDisk is about what an entry takes in the log, which fills whole sectors: many
 // small entries make a snapshot due as well as few large ones, because reading
 // them at a start takes time too.
@@ -61,9 +74,9 @@ func (c *Core) giveTasks() {
 		task := t.waiting[0]
 		t.waiting[0] = Task{}
 		t.waiting = t.waiting[1:]
-		if n := len(task.Entries); n > 0 && task.Entries[n-1].GetType() != raftpb.EntryNormal {
+		if task.changes() {
 			t.barrier = true
-			cc := mustChange(task.Entries[n-1])
+			cc := mustChange(task.Entries[len(task.Entries)-1])
 			task.Refused = tryChange(c.conf.state, cc) != nil
 		}
 		c.give(task)
@@ -109,7 +122,7 @@ func (c *Core) applied(done *Applied) {
 		if done.Index != last.GetIndex() {
 			panic(fmt.Sprintf("replica: applied %d instead of %d", done.Index, last.GetIndex()))
 		}
-		if t.barrier && last.GetType() != raftpb.EntryNormal {
+		if t.barrier && task.changes() {
 			t.barrier = false
 			if done.Changed {
 				c.conf.set(c.node.ApplyConfChange(mustChange(last)))
