@@ -50,8 +50,12 @@ fuzz-long: ## everything that strangers can send to a member, LONG (10m) each, o
 		echo "$$target"; go test $${target%%:*} -run '^$$' -fuzz "^$${target##*:}\$$" -fuzztime $(LONG) -fuzzminimizetime 300x -parallel 1 -timeout 0 || exit 1; \
 	done
 
-secrets: ## a member's life with canaries for secrets, which are looked for in all that it leaves and says
-	go test ./cmd/concord -run '^(TestScannerFindsLeaks|TestSecrets)' -count=1 -v
+secrets: ## a member's life, and that of three, with canaries for secrets, which are looked for in all that they leave and say
+	go test -tags long ./cmd/concord -run '^(TestScannerFindsLeaks|TestSecrets)' -count=1 -v -timeout 30m
+
+.PHONY: rotation compat-prod
+rotation: ## the secret of three processes is changed twice under writes at each: none may fail
+	go test -tags long ./cmd/concord -run '^TestRotation$$' -count=1 -v -timeout 30m
 
 security: ## govulncheck, which needs its database, and gosec, whose findings docs/SECURITY.md answers (downloads both)
 	.ci/security
@@ -140,8 +144,11 @@ compat-rights: ## every method and route with every kind of credentials, on etcd
 compat-gateway: ## the JSON gateway, pages, Lock and Election of etcd and Concord side by side
 	go -C compat test ./gateway -count=1 -v -timeout 15m
 
-compat-etcdctl: ## etcd's etcdctl on etcd and on three members of concord dev
-	go -C compat test ./etcdctl -count=1 -timeout 10m
+compat-prod: ## etcdctl and curl (which is needed) on three members of concord serve --env prod: TLS, certificates, passwords, tokens
+	go -C compat test ./etcdctl -run '^TestProd$$' -count=1 -v -timeout 15m
+
+compat-etcdctl: ## etcd's etcdctl on etcd and on three members of concord dev; and what compat-prod does
+	go -C compat test ./etcdctl -count=1 -timeout 20m
 
 compat-clientv3: ## etcd's Go client with concurrency, leasing, mirror, namespace, naming, ordering
 	go -C compat test ./clientv3 -count=1 -v -timeout 10m
