@@ -46,6 +46,7 @@ type gateway struct {
 	conn  *grpc.ClientConn
 	mux   *runtime.ServeMux
 	limit int64 // of the body of a request, or one message of a stream
+	holds *arrivals
 
 	// ending has clients of websockets send no more; over closes their
 	// connections.
@@ -58,8 +59,8 @@ type gateway struct {
 
 // newGateway makes a gateway to the server that serves its pipe. Requests may
 // have about limit bytes, and lists of ops operations.
-func newGateway(limit int64, ops int) (*gateway, error) {
-	g := &gateway{pipe: bufconn.Listen(pipeBytes), limit: limit * jsonGrowth}
+func newGateway(limit int64, ops int, holds *arrivals) (*gateway, error) {
+	g := &gateway{pipe: bufconn.Listen(pipeBytes), limit: limit * jsonGrowth, holds: holds}
 	g.ending, g.hangUp = context.WithCancel(context.Background())
 	g.over, g.kill = context.WithCancel(context.Background())
 	var err error
@@ -106,7 +107,11 @@ func newShapes(limit int64, ops int) shapes {
 func (s shapes) NewDecoder(r io.Reader) runtime.Decoder {
 	from := &boundedReader{from: r}
 	d := s.HTTPBodyMarshaler.NewDecoder(from)
+	held, ok := r.(*heldBody)
 	return runtime.DecoderFunc(func(v any) error {
+		if ok {
+			defer held.whole()
+		}
 		from.left, from.marks = s.limit, s.marks
 		return d.Decode(v)
 	})
@@ -246,6 +251,9 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	} else {
 		r.Body = http.MaxBytesReader(w, newPacedBody(r, c), g.limit)
 	}
+	held := g.holds.body(r.Body, func() { _ = c.SetReadDeadline(time.Unix(1, 0)) })
+	defer held.arrival.end()
+	r.Body = held
 	g.mux.ServeHTTP(w, r)
 }
 

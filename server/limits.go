@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -32,6 +33,10 @@ type ClientLimits struct {
 	// InFlightBytes bounds the large requests of all callers that are under
 	// way; default 512 MiB.
 	InFlightBytes int64
+	// ArrivingBytes bounds the memory of messages that have not come whole, of
+	// all callers; default InFlightBytes. Above it the connections that hold
+	// most, for longest, are closed.
+	ArrivingBytes int64
 	// Rate is how many requests a second a caller may make on average, and
 	// Burst how many at once; the default of Rate is no limit, that of Burst a
 	// second's worth. More unary requests are refused with
@@ -63,6 +68,10 @@ func (c ClientLimits) withDefaults(connections int) ClientLimits {
 			*n = 0
 		}
 	}
+	if c.ArrivingBytes == 0 {
+		c.ArrivingBytes = cmp.Or(c.InFlightBytes, 512<<20)
+	}
+	c.ArrivingBytes = max(c.ArrivingBytes, 0)
 	set(&c.Burst, max(1, int(c.Rate)))
 	set(&c.Streams, 100_000)
 	set(&c.Watches, 1_000_000)
@@ -76,14 +85,15 @@ func (c ClientLimits) withDefaults(connections int) ClientLimits {
 // limits hold callers to a ClientLimits.
 type limits struct {
 	// Set by newLimits, then read only.
-	cfg    ClientLimits
-	log    *slog.Logger
-	api    *etcdapi.API
-	hear   func(observe.Limit)
-	rates  *rates // nil without
-	tokens *table // whose a token is, by its hash
-	slow   *slowReaders
-	logins *logins
+	cfg      ClientLimits
+	log      *slog.Logger
+	api      *etcdapi.API
+	hear     func(observe.Limit)
+	rates    *rates // nil without
+	tokens   *table // whose a token is, by its hash
+	slow     *slowReaders
+	logins   *logins
+	arriving *arrivals
 
 	// Safe for concurrent use.
 	streams, watches, addresses tally
@@ -94,6 +104,7 @@ type limits struct {
 func newLimits(cfg Config) *limits {
 	l := &limits{cfg: cfg.Clients, log: cfg.Logger, slow: newSlowReaders(cfg.Clients.SlowReader), logins: newLogins(), tokens: newTable(), hear: func(observe.Limit) {}}
 	l.streams.most, l.watches.most, l.addresses.most = l.cfg.Streams, l.cfg.Watches, l.cfg.Connections
+	l.arriving = newArrivals(l.cfg.ArrivingBytes, l.tellCut)
 	if l.cfg.Rate > 0 {
 		l.rates = newRates(l.cfg.Rate, l.cfg.Burst)
 	}
@@ -325,6 +336,14 @@ func (l *limits) refuseConnection(c net.Conn) {
 	l.hit("connections", int64(l.cfg.Connections))
 	if n := l.refusals.Add(1); n&(n-1) == 0 { // the first, second, fourth, …
 		l.log.Warn("too many connections", "remote", c.RemoteAddr(), "refused", n, "limit", l.cfg.Connections)
+	}
+}
+
+// tellCut tells of a connection closed for what it holds, once in a while.
+func (l *limits) tellCut(n uint64) {
+	l.hit("arriving", l.cfg.ArrivingBytes)
+	if n&(n-1) == 0 { // the first, second, fourth, …
+		l.log.Warn("a connection was closed: messages that have not come whole hold too much", "closed", n, "limit", l.cfg.ArrivingBytes)
 	}
 }
 

@@ -84,6 +84,9 @@ func (s *splitter) admit(ctx context.Context, raw net.Conn, from *listener) {
 	forget := s.limits.slow.watch(&c.waiting)
 	c.closed = func() {
 		forget()
+		if c.incoming != nil {
+			c.incoming.end()
+		}
 		s.limits.addresses.leave(key)
 		s.open.Add(-1)
 	}
@@ -119,6 +122,9 @@ func (s *splitter) sort(ctx context.Context, c *conn, cfg *tls.Config) error {
 	}
 	if grpc {
 		c.traffic = &s.traffic
+		if s.limits.arriving.most > 0 {
+			c.incoming = newIncoming(s.limits.arriving, c.waiting.cut)
+		}
 		return s.grpc.put(ctx, c)
 	}
 	return s.http.put(ctx, c)
@@ -140,8 +146,10 @@ type conn struct {
 	slow    *slowReaders
 	waiting waiting
 	// traffic counts its bytes; nil for HTTP/1. It is set before the first
-	// use by more than the sorter.
-	traffic *traffic
+	// use by more than the sorter. incoming counts what is kept of messages;
+	// nil for HTTP/1, and without a limit.
+	traffic  *traffic
+	incoming *incoming
 }
 
 // Read reads what was read ahead, then the connection.
@@ -150,6 +158,9 @@ func (c *conn) Read(p []byte) (int, error) {
 		n, err := c.Conn.Read(p)
 		if c.traffic != nil {
 			c.traffic.received.Add(uint64(n))
+		}
+		if c.incoming != nil {
+			c.incoming.received(p[:n])
 		}
 		return n, err
 	}
@@ -174,6 +185,9 @@ func (c *conn) Write(p []byte) (n int, err error) {
 	}
 	if c.traffic != nil {
 		c.traffic.sent.Add(uint64(n))
+	}
+	if c.incoming != nil {
+		c.incoming.sent(p[:n])
 	}
 	return n, err
 }

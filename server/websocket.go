@@ -28,6 +28,9 @@ func hasToken(h http.Header, name, word string) bool {
 	return false
 }
 
+// socketPiece is how much of a message is read at once.
+const socketPiece = 4 << 10
+
 // bearer is the websocket protocol that etcd's gateway speaks of: a client whose
 // first protocol it is names its token as the second.
 const bearer = "Bearer"
@@ -48,7 +51,6 @@ func (g *gateway) serveSocket(w http.ResponseWriter, r *http.Request) {
 			return nil
 		},
 		Handler: func(ws *websocket.Conn) {
-			ws.MaxPayloadBytes = int(g.limit)
 			g.serveMessages(ws, r)
 		},
 	}.ServeHTTP(w, r)
@@ -66,14 +68,20 @@ func (g *gateway) serveMessages(ws *websocket.Conn, r *http.Request) {
 	// are ended by those who serve them.
 	defer context.AfterFunc(g.ending, func() { _ = messages.CloseWithError(http.ErrServerClosed) })()
 	request := r.Clone(ctx)
-	request.Method, request.Body, request.ContentLength = http.MethodPost, body, -1
+	held := g.holds.body(body, cancel)
+	defer held.arrival.end()
+	request.Method, request.Body, request.ContentLength = http.MethodPost, held, -1
 	request.Header = socketHeader(r)
 	g.sockets.Go(func() {
 		defer cancel()
-		// Fragments of a message come one by one; JSON needs no separator.
-		var part []byte
-		for websocket.Message.Receive(ws, &part) == nil {
-			_, _ = messages.Write(part) // nobody reads on after an error or at the end
+		// Pieces of a message come one by one; JSON needs no separator.
+		part := make([]byte, socketPiece)
+		for {
+			n, err := ws.Read(part)
+			if err != nil {
+				break
+			}
+			_, _ = messages.Write(part[:n]) // nobody reads on after an error or at the end
 		}
 		_ = messages.Close()
 	})
