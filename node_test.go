@@ -81,7 +81,10 @@ func TestSingleMemberIsAStore(t *testing.T) {
 }
 
 func TestEveryMemberIsAStore(t *testing.T) {
-	kvtest.Run(t, func(t *testing.T) kv.Store { return openCluster(t, 3)[1] }, kvtest.Options{})
+	kvtest.Run(t, func(t *testing.T) kv.Store {
+		t.Parallel() // most of the time is waiting for elections
+		return openCluster(t, 3)[1]
+	}, kvtest.Options{})
 }
 
 // A member whose log is damaged ends by name, and gets its data back from the

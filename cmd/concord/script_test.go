@@ -36,6 +36,7 @@ func TestMain(m *testing.M) {
 const raceOptions = "GORACE"
 
 func TestScripts(t *testing.T) {
+	t.Parallel() // with TestSecrets…, which wait as much as they do
 	testscript.Run(t, testscript.Params{
 		Dir: filepath.Join("testdata", "script"),
 		Setup: func(env *testscript.Env) error {

@@ -237,6 +237,7 @@ func (l *life) port() string {
 // start over logins, tokens, backups and a crash, and looks for every secret in
 // all that it writes and says.
 func TestSecretsStayWhereTheyBelong(t *testing.T) {
+	t.Parallel()
 	l := newLife(t)
 	at, peer, gossip := l.port(), l.port(), l.port()
 	l.concord("", "init", "prod", "--expect", "1", "--cluster", "canary", "--host", "127.0.0.1")
@@ -346,6 +347,7 @@ func trusting(t *testing.T, path string) *http.Transport {
 // TestSecretsOfJWT is the same with JSON Web Tokens, profiles and etcd's names of
 // settings.
 func TestSecretsOfJWT(t *testing.T) {
+	t.Parallel()
 	l := newLife(t)
 	at, peer := l.port(), l.port()
 	key := l.secret("the key of tokens", "the-key-that-signs-all-tokens")
