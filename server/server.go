@@ -209,7 +209,7 @@ func New(store kv.Store, cluster kv.Cluster, cfg Config) (_ *Server, err error) 
 		return nil, kv.Errorf(kv.Internal, "server: nobody has said who may call %v", open)
 	}
 	if !cfg.HTTP.NoGateway {
-		if s.gateway, err = newGateway(s.receiveBytes(), s.cfg.Limits.Ops); err != nil {
+		if s.gateway, err = newGateway(s.receiveBytes(), s.cfg.Limits.Ops, s.limits.arriving); err != nil {
 			return nil, err
 		}
 	}

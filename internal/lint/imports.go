@@ -66,6 +66,7 @@ var mayImport = map[string][]string{
 	"concordtest":         {".", "kv", "internal/lab", "internal/vfs"},
 	"internal/sim":        append([]string{"kv/kvtest/lincheck"}, lowerHalf...),
 	"internal/alarms":     {"kv", "client"},
+	"internal/siege":      {"kv", "client"},
 	"internal/chaos":      {"kv", "client", "kv/kvtest/lincheck", "internal/loopback"},
 }
 
