@@ -1,5 +1,6 @@
 // Package client is a [kv.Store] over the network: it speaks etcd's gRPC API,
-// with Concord's extensions where the server has them.
+// with Concord's extensions where the server has them, and Concord's HTTP API for
+// what etcd's has no words for: access tokens, and [Client.Ask].
 //
 // A Client knows several endpoints and uses one at a time. When that fails it
 // goes on with the next: reads are asked again, and so are writes, because each
