@@ -57,6 +57,10 @@ secrets: ## a member's life, and that of three, with canaries for secrets, which
 rotation: ## the secret of three processes is changed twice under writes at each: none may fail
 	go test -tags long ./cmd/concord -run '^TestRotation$$' -count=1 -v -timeout 30m
 
+.PHONY: limits
+limits: ## 10,000 idle connections, 1,000 watchers that never read, slow headers and messages that never come whole against a real process under writes (ulimit -n 11000)
+	go run ./internal/siege
+
 security: ## govulncheck, which needs its database, and gosec, whose findings docs/SECURITY.md answers (downloads both)
 	.ci/security
 
