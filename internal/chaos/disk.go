@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -76,8 +77,22 @@ func (d *loopDisk) cut() error {
 	return nil
 }
 
-// restore mounts the file system again; its journal is replayed.
+// restore mounts the file system again; its journal is replayed. While another
+// mount namespace holds it (each "ip netns exec" copies all mounts), what is
+// mounted is still the one whose power was cut: that is waited for.
 func (d *loopDisk) restore() error {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+		err := d.remount()
+		if !errors.Is(err, unix.EIO) {
+			return err
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("another mount namespace holds the file system, which is shut down: %w", err)
+		}
+	}
+}
+
+func (d *loopDisk) remount() error {
 	if d.mounted {
 		if _, err := command("umount", d.mount); err != nil {
 			return err
@@ -88,7 +103,11 @@ func (d *loopDisk) restore() error {
 		return err
 	}
 	d.mounted = true
-	return nil
+	probe, err := os.CreateTemp(d.mount, "probe")
+	if err != nil {
+		return err
+	}
+	return errors.Join(probe.Close(), os.Remove(probe.Name()))
 }
 
 // remove gives the device back; what is in the way at the end of a run is left.
