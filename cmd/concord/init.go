@@ -174,10 +174,11 @@ func (o *initOptions) endpoint() string {
 	return net.JoinHostPort(host, port)
 }
 
-// quoted is a word as a shell takes it.
+// quoted is a word as a shell takes it: brackets, too, as of [::]:2379, are more
+// than themselves to some.
 func quoted(word string) string {
 	plain := func(r rune) bool {
-		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("_-./:,@%+=[]", r)
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("_-./:,@%+=", r)
 	}
 	if word != "" && !strings.ContainsFunc(word, func(r rune) bool { return !plain(r) }) {
 		return word

@@ -112,8 +112,8 @@ func (g *globals) issue(o *issueOptions, c certs.Certificate) error {
 	if o.life <= 0 {
 		return usagef("--ttl %v is no time to live; leave it out for a year", o.life)
 	}
-	if o.renew && len(o.hosts) > 0 {
-		return usagef("--renew keeps the names of the certificate; leave --host out, or make another one")
+	if o.renew && (len(o.hosts) > 0 || o.peer) {
+		return usagef("--renew keeps the names of the certificate and what it is for; leave --host and --peer out, or make another one")
 	}
 	authority, err := certs.OpenAuthority(o.dir)
 	if err != nil {

@@ -268,3 +268,14 @@ func TestCheckEnvKnowsOtherCommands(t *testing.T) {
 		}
 	}
 }
+
+func TestQuoted(t *testing.T) {
+	for word, want := range map[string]string{
+		"": "''", "n1.example.com:2379": "n1.example.com:2379", "/etc/a b": "'/etc/a b'", "it's": `'it'\''s'`,
+		"[::]:2379": "'[::]:2379'", "$HOME": "'$HOME'", "~": "'~'", "*": "'*'",
+	} {
+		if got := quoted(word); got != want {
+			t.Errorf("%q became %s, want %s", word, got, want)
+		}
+	}
+}
