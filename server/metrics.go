@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -124,6 +125,10 @@ func (s *Server) newMetrics(cluster kv.Cluster) *telemetry.Metrics {
 	}
 	return telemetry.New(source)
 }
+
+// Metrics are those of /metrics, as they are whenever they are gathered. What
+// events add up to stays zero with HTTPConfig.NoMetrics.
+func (s *Server) Metrics() prometheus.Gatherer { return s.metrics }
 
 // healthCounts count what /health has answered.
 type healthCounts struct{ good, bad atomic.Uint64 }

@@ -169,7 +169,7 @@ func runServe(ctx context.Context, g *globals, s serveSettings) error {
 			return errors.Join(err, node.Close(), clients.Close())
 		}
 		stop, relax := s.setUpAuth(ctx, node, log), s.Limits.tend(node)
-		served, err := serveNode(ctx, node, cfg)
+		served, err := serveNode(ctx, node, cfg, s.Metrics.beside(s.Name, log)...)
 		stop()
 		relax()
 		if s.Cluster.Name == "" || served || !errors.Is(err, concord.ErrRemoved) {
@@ -181,17 +181,20 @@ func runServe(ctx context.Context, g *globals, s serveSettings) error {
 
 // serveNode serves node until ctx ends or it fails, then closes it. It reports
 // whether the node has ever been ready.
-func serveNode(ctx context.Context, node *concord.Node, cfg server.Config) (served bool, err error) {
+func serveNode(ctx context.Context, node *concord.Node, cfg server.Config, beside ...besideServer) (served bool, err error) {
 	waiting := make(chan bool, 1)
 	waitCtx, stop := context.WithCancel(ctx)
 	go func() { waiting <- node.Ready(waitCtx) == nil }()
-	err = serveCluster(ctx, node, node, cfg)
+	err = serveCluster(ctx, node, node, cfg, beside...)
 	stop()
 	return <-waiting, err
 }
 
+// besideServer runs while a server does, until ctx ends.
+type besideServer func(ctx context.Context, srv *server.Server) error
+
 // serveCluster is serveNode with another view of its cluster.
-func serveCluster(ctx context.Context, node *concord.Node, cluster kv.Cluster, cfg server.Config) error {
+func serveCluster(ctx context.Context, node *concord.Node, cluster kv.Cluster, cfg server.Config, beside ...besideServer) error {
 	srv, err := server.New(node, cluster, cfg)
 	if err != nil {
 		return errors.Join(err, node.Close())
@@ -213,6 +216,9 @@ func serveCluster(ctx context.Context, node *concord.Node, cluster kv.Cluster, c
 			return nil
 		}
 	})
+	for _, run := range beside {
+		group.Go(func() error { return run(ctx, srv) })
+	}
 	err = group.Wait()
 	if errors.Is(err, context.Canceled) {
 		err = nil
@@ -255,7 +261,7 @@ func (s *serveSettings) check() error {
 	}
 	s.DataDir = cmp.Or(s.DataDir, filepath.Join(base, s.Cluster.Name, s.Name))
 	s.ClientAddr = cmp.Or(s.ClientAddr, "127.0.0.1:2379")
-	if err := errors.Join(s.Requests.check(), s.Limits.check(), s.Web.check()); err != nil {
+	if err := errors.Join(s.Requests.check(), s.Limits.check(), s.Web.check(), s.Metrics.check()); err != nil {
 		return err
 	}
 	if err := s.Auth.check(s.Env); err != nil {

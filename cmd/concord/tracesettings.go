@@ -21,7 +21,8 @@ type traceSettings struct {
 	tracer *tracing.Tracer
 }
 
-// lastSpans is how long the end of a member waits for its last spans to be sent.
+// lastSpans is how long the end of a member waits for its last spans, and for its
+// last metrics, to be sent.
 const lastSpans = 2 * time.Second
 
 func (s *traceSettings) config(member string) (tracing.Config, error) {

@@ -3,6 +3,8 @@
 // answer, are spans below, and each member that has applied a write adds its own to
 // the same trace.
 //
+// [Metrics] sends the same collectors what Prometheus would find.
+//
 // Without a [Tracer] nothing of it is in the way of a call. With one, a call that
 // is not sampled costs a look at its metadata and a random number.
 package tracing
@@ -17,7 +19,6 @@ import (
 	"net/url"
 	"os"
 	"strconv"
-	"strings"
 
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
@@ -31,7 +32,7 @@ import (
 // DefaultSample is the share of calls without a parent that is sampled.
 const DefaultSample = 0.01
 
-// Config says where spans go. OpenTelemetry's own variables stand for what is
+// Config says where spans, or metrics, go. OpenTelemetry's own variables stand for what is
 // empty, and for headers, certificates, timeouts and queues (OTEL_EXPORTER_OTLP_…,
 // OTEL_TRACES_SAMPLER, OTEL_BSP_…, OTEL_RESOURCE_ATTRIBUTES).
 // Source: OpenTelemetry, "Environment Variable Specification".
@@ -44,20 +45,23 @@ type Config struct {
 	// along; less than 0 is [DefaultSample]. A caller's traceparent decides
 	// for its calls.
 	Sample float64
-	// Member and Version are told with each span.
+	// Member and Version are told with all that is sent.
 	Member, Version string
 	// Logger is told what cannot be sent; default none. OpenTelemetry has one
-	// place for that in a process: the newest Tracer's counts.
+	// place for that in a process: the newest Tracer's, or Metrics', counts.
 	Logger *slog.Logger
 }
 
 // Enabled reports whether the configuration or the environment names an
 // endpoint, and nothing switches traces off.
 func (c Config) Enabled() bool {
-	if off, _ := strconv.ParseBool(os.Getenv("OTEL_SDK_DISABLED")); off || os.Getenv("OTEL_TRACES_EXPORTER") == "none" {
-		return false
-	}
-	return c.Endpoint != "" || os.Getenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") != "" || os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT") != ""
+	return c.enabled("TRACES") && os.Getenv("OTEL_TRACES_EXPORTER") != "none"
+}
+
+// disabled is whether the environment switches off all that is sent.
+func disabled() bool {
+	off, _ := strconv.ParseBool(os.Getenv("OTEL_SDK_DISABLED")) // what is no truth value is false
+	return off
 }
 
 // Check tells what is wrong, if anything.
@@ -135,40 +139,53 @@ func New(ctx context.Context, cfg Config) (*Tracer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("send traces to %s: %w", cfg.Endpoint, err)
 	}
-	about, err := resource.New(ctx,
-		resource.WithAttributes(attribute.String("service.name", "concord"), attribute.String("service.version", cfg.Version),
-			attribute.String("service.instance.id", cfg.Member)),
-		resource.WithTelemetrySDK(), resource.WithFromEnv())
+	about, err := cfg.resource(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("describe this member to the collector: %w", err)
+		return nil, err
 	}
 	by, err := cfg.sampling()
 	if err != nil {
 		return nil, err
 	}
-	log := cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
-	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { log.Warn("traces are not sent", "error", err) }))
+	cfg.hear()
 	// What is sampled is decided before a span is made.
 	provider := sdktrace.NewTracerProvider(sdktrace.WithBatcher(exporter), sdktrace.WithResource(about), sdktrace.WithSampler(sdktrace.AlwaysSample()))
 	return &Tracer{
-		provider: provider, tracer: provider.Tracer("github.com/concord-kv/concord", trace.WithInstrumentationVersion(cfg.Version)),
+		provider: provider, tracer: provider.Tracer(scopeName, trace.WithInstrumentationVersion(cfg.Version)),
 		threshold: uint64(by.share * (1 << 63)), alone: by.alone,
 	}, nil
 }
 
+// scopeName is who made the spans and metrics.
+const scopeName = "github.com/concord-kv/concord"
+
+// resource is who sends: this member.
+func (c Config) resource(ctx context.Context) (*resource.Resource, error) {
+	about, err := resource.New(ctx,
+		resource.WithAttributes(attribute.String("service.name", "concord"), attribute.String("service.version", c.Version),
+			attribute.String("service.instance.id", c.Member)),
+		resource.WithTelemetrySDK(), resource.WithFromEnv())
+	if err != nil {
+		return nil, fmt.Errorf("describe this member to the collector: %w", err)
+	}
+	return about, nil
+}
+
+// hear has the logger told what cannot be sent.
+func (c Config) hear() {
+	log := cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
+	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { log.Warn("telemetry is not sent", "error", err) }))
+}
+
 func (c Config) exporter(ctx context.Context) (sdktrace.SpanExporter, error) {
-	protocol := cmp.Or(c.Protocol, os.Getenv("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"), os.Getenv("OTEL_EXPORTER_OTLP_PROTOCOL"))
-	if strings.HasPrefix(protocol, "http") {
+	if c.over("TRACES") == "http" {
 		var opts []otlptracehttp.Option
 		if c.Endpoint != "" {
-			u, err := url.Parse(c.Endpoint)
+			u, err := c.page("/v1/traces")
 			if err != nil {
 				return nil, err
 			}
-			if strings.Trim(u.Path, "/") == "" {
-				u.Path = "/v1/traces"
-			}
-			opts = append(opts, otlptracehttp.WithEndpointURL(u.String()))
+			opts = append(opts, otlptracehttp.WithEndpointURL(u))
 		}
 		return otlptracehttp.New(ctx, opts...)
 	}
