@@ -140,26 +140,32 @@ func TestIncoming(t *testing.T) {
 		}
 		all := newArrivals(1<<40, func(uint64) { t.Error("cut") })
 		in := newIncoming(all, nil)
-		b := wire.Bytes()[len(http2Preface):]
-		for at := len(http2Preface); len(b) > 0; {
-			n := 1 + r.IntN(min(len(b), 1+r.IntN(5000)))
-			for k := 1; k < n; k++ {
-				if answers[at+k] != nil {
-					n = k
-				}
-			}
-			in.received(b[:n])
-			at, b = at+n, b[n:]
-			for _, c := range answers[at] {
-				in.sent([]byte{c})
-			}
-		}
+		replay(r, in, wire.Bytes(), answers)
 		if got := all.held.Load(); got != want || got != in.sum {
 			t.Fatalf("round %d: %d bytes are kept, and %d counted, %d by the connection", round, want, got, in.sum)
 		}
 		in.end()
 		if all.held.Load() != 0 || len(all.all) != 0 {
 			t.Fatalf("after the end: %d bytes, %d connections", all.held.Load(), len(all.all))
+		}
+	}
+}
+
+// replay has in see what a client has sent, in random pieces, with the server's
+// answers where they came.
+func replay(r *rand.Rand, in *incoming, wire []byte, answers map[int][]byte) {
+	b := wire[len(http2Preface):]
+	for at := len(http2Preface); len(b) > 0; {
+		n := 1 + r.IntN(min(len(b), 1+r.IntN(5000)))
+		for k := 1; k < n; k++ {
+			if answers[at+k] != nil {
+				n = k
+			}
+		}
+		in.received(b[:n])
+		at, b = at+n, b[n:]
+		for _, c := range answers[at] {
+			in.sent([]byte{c})
 		}
 	}
 }
