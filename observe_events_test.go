@@ -383,4 +383,37 @@ func TestEventsBetweenMembers(t *testing.T) {
 	ledgers[away] = new(ledger)
 	c.open(away, Observe(ledgers[away].observer()))
 	has(t, l, func(e observe.Transport) bool { return e.Kind == observe.Connected && e.Peer == id })
+	sent := has(t, l, func(e observe.Snapshot) bool { return e.Name() == "snapshot.sent" && e.Peer == id })
+	got := has(t, ledgers[away], func(e observe.Snapshot) bool { return e.Name() == "snapshot.installed" })
+	if sent.Member != uint64(c.nodes[lead].id) || sent.Index == 0 || got.Member != id || got.Index == 0 || got.Bytes < 3*16<<10 {
+		t.Errorf("sent %+v, installed %+v", sent, got)
+	}
+}
+
+// TestEventsOfALaggingWatch: one that begins in the past has more to read than it
+// is given at once, and is told how far it is behind.
+func TestEventsOfALaggingWatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, l := inBubble(t, new(vfs.Mem))
+		defer n.Close()
+		const more = 10
+		for range watchChunkEvents + more {
+			must[kv.PutResult](t)(n.Put(t.Context(), "k", "v"))
+		}
+		seen, last := 0, n.Status().Revision
+		for batch, err := range n.Watch(t.Context(), kv.WatchRequest{Key: []byte("k"), Start: 1}) {
+			if seen += len(batch.Events); err != nil || batch.Revision == last {
+				break
+			}
+		}
+		var lagging []observe.Watch
+		for _, e := range of[observe.Watch](l) {
+			if e.Name() == "watch.lagging" {
+				lagging = append(lagging, e)
+			}
+		}
+		if seen != watchChunkEvents+more || len(lagging) != 1 || lagging[0].Lag != more || lagging[0].Events != 0 {
+			t.Errorf("%d events; %+v", seen, lagging)
+		}
+	})
 }
