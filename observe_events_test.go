@@ -383,11 +383,6 @@ func TestEventsBetweenMembers(t *testing.T) {
 	ledgers[away] = new(ledger)
 	c.open(away, Observe(ledgers[away].observer()))
 	has(t, l, func(e observe.Transport) bool { return e.Kind == observe.Connected && e.Peer == id })
-	sent := has(t, l, func(e observe.Snapshot) bool { return e.Name() == "snapshot.sent" && e.Peer == id })
-	got := has(t, ledgers[away], func(e observe.Snapshot) bool { return e.Name() == "snapshot.installed" })
-	if sent.Member != uint64(c.nodes[lead].id) || sent.Index == 0 || got.Member != id || got.Index == 0 || got.Bytes < 3*16<<10 {
-		t.Errorf("sent %+v, installed %+v", sent, got)
-	}
 }
 
 // TestEventsOfALaggingWatch: one that begins in the past has more to read than it
