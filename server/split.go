@@ -102,7 +102,9 @@ func (s *splitter) admit(ctx context.Context, raw net.Conn, from *listener) {
 func (s *splitter) sort(ctx context.Context, c *conn, cfg *tls.Config) error {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Handshake)
 	defer cancel()
-	defer context.AfterFunc(ctx, func() { _ = c.Conn.SetDeadline(time.Unix(1, 0)) })()
+	raw := c.Conn
+	unbind := context.AfterFunc(ctx, func() { _ = raw.SetDeadline(time.Unix(1, 0)) })
+	defer unbind()
 	if cfg != nil {
 		t := tls.Server(c.Conn, cfg)
 		if err := t.HandshakeContext(ctx); err != nil {
@@ -119,6 +121,10 @@ func (s *splitter) sort(ctx context.Context, c *conn, cfg *tls.Config) error {
 	grpc := string(first) == http2Preface
 	if err := c.what.allows(grpc); err != nil {
 		return err
+	}
+	// Who has it keeps it, also when ctx ends at that moment.
+	if !unbind() {
+		return ctx.Err()
 	}
 	if grpc {
 		c.traffic = &s.traffic

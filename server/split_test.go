@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"net"
 	"testing"
+	"testing/synctest"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
@@ -71,4 +72,38 @@ func TestCertificateIsSeen(t *testing.T) {
 		t.Error(err)
 	}
 	s.wait()
+}
+
+// TestHandedOnStays: who has a connection from the splitter keeps it when the
+// server stops at that moment: the bound on sorting is over by then.
+func TestHandedOnStays(t *testing.T) {
+	cfg := Config{}.withDefaults()
+	l := newLimits(cfg)
+	for range 300 {
+		synctest.Test(t, func(t *testing.T) {
+			client, raw := net.Pipe()
+			s := newSplitter(cfg, raw.LocalAddr(), l)
+			ctx, cancel := context.WithCancel(t.Context())
+			s.admit(ctx, raw, &listener{what: Everything})
+			if _, err := client.Write([]byte(http2Preface)); err != nil {
+				t.Fatal(err)
+			}
+			c, err := s.grpc.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			cancel()
+			synctest.Wait()
+			go func() { _, _ = client.Write([]byte("more")) }()
+			got := make([]byte, 8)
+			if n, err := c.Read(got); err != nil || string(got[:n]) != http2Preface {
+				t.Fatalf("%q, %v", got[:n], err)
+			}
+			if n, err := c.Read(got); err != nil || string(got[:n]) != "more" {
+				t.Fatalf("%q, %v", got[:n], err)
+			}
+			_ = c.Close()
+			_ = client.Close()
+		})
+	}
 }
