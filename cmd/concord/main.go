@@ -26,10 +26,14 @@ const (
 )
 
 func main() {
+	args := asEtcd(os.Args)
+	if len(args) > 0 && (args[0] == "serve" || args[0] == "etcd") {
+		coarsenTimers()
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the program at once
 	silenceLibraries()
-	code := run(ctx, asEtcd(os.Args), stdio{in: os.Stdin, out: os.Stdout, err: os.Stderr})
+	code := run(ctx, args, stdio{in: os.Stdin, out: os.Stdout, err: os.Stderr})
 	stop()
 	os.Exit(code)
 }
